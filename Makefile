@@ -1,0 +1,71 @@
+# One door to everything. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENV ?= local
+# Everything the local stack owns lives below this folder; `make clean` removes it.
+export LOCAL_PREFIX ?= $(CURDIR)/local
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+PLAYBOOK = $(BIN)/ansible-playbook -i inventories/$(ENV)
+
+.PHONY: help setup wheels quickstart check lint test verify bench docs lock stop clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready ## Make the control node's virtual environment (.venv)
+
+$(VENV)/.ready: requirements/uv.txt requirements/control.txt pyproject.toml backend/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make setup: $(PYTHON) is older than Python 3.11; install 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 3; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "make setup: this Python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 3; }
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/control.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e backend
+	@touch $@
+
+# The distributions that the roles install on hosts. Hatchling's wheels are reproducible: same sources, same bytes.
+WHEELS := dist/.built
+wheels: $(WHEELS) ## Build the wheels that the roles install
+
+$(WHEELS): $(VENV)/.ready pyproject.toml backend/pyproject.toml $(shell find scripts/chromactl backend/app -type f -not -path '*/__pycache__/*' 2>/dev/null)
+	@rm -rf dist && $(BIN)/python -m build --no-isolation --wheel --outdir dist . >/dev/null
+	@$(BIN)/python -m build --no-isolation --wheel --outdir dist backend >/dev/null
+	@touch $@
+
+quickstart: wheels ## Provision, migrate, cut over and verify a whole stack on this machine
+	@$(PLAYBOOK) playbooks/quickstart.yml
+
+verify: setup ## Check a running stack's promises (ENV=local)
+	@$(PLAYBOOK) playbooks/verify.yml
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy scripts/chromactl backend/app tests
+	@$(BIN)/yamllint --strict .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict -q
+
+check: lint ## Lint, types, unit, policy and template tests; no Docker, no network
+	@$(BIN)/python -m pytest -q tests/unit tests/policy tests/templates backend/tests
+
+test: check ## Everything: check, then the integration tests against real servers
+	@$(BIN)/python -m pytest -q tests/integration
+
+bench: setup ## Measure the promised ratios
+	@$(BIN)/python bench/migrate.py
+
+lock: setup ## Compile the locks under requirements/ again
+	@PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh $(LOCK_FLAGS)
+
+stop: ## End the processes that the quickstart started
+	@scripts/stop_local.sh "$(LOCAL_PREFIX)"
+
+clean: stop ## Stop, then remove the local stack's folder and what was built
+	@rm -rf "$(LOCAL_PREFIX)" dist
