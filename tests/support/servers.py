@@ -1,0 +1,261 @@
+"""Real Chroma servers for tests: 1.5.9 from the control environment, 0.6.3 from a cached one of its own.
+
+    with chroma_server(tmp_path / "data") as server:
+        httpx.get(server.url + "/api/v2/heartbeat")
+
+A server listens on loopback only, writes its log beside its data, dies with the test process
+(PR_SET_PDEATHSIG), and is ended with SIGTERM when the block is left, also when the test failed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import httpx
+
+Version = Literal["1.5.9", "0.6.3"]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+START_DEADLINE_SECONDS = 60.0
+STOP_DEADLINE_SECONDS = 20.0
+PORT_ATTEMPTS = 5
+
+_RUN_1_5_9 = "import sys, chromadb_rust_bindings as b; b.cli(['chroma', 'run', *sys.argv[1:]])"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
+class ServerDied(AssertionError):
+    """The process ended, or never answered, before it was ready. The message ends with its log."""
+
+
+def free_port() -> int:
+    """A loopback port that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@dataclass
+class Process(AbstractContextManager["Process"]):
+    """A child process with a log file, that does not outlive the block it was started in."""
+
+    argv: Sequence[str]
+    log: Path
+    env: dict[str, str] | None = None
+    cwd: Path | None = None
+    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
+
+    def start(self) -> Self:
+        """Start it; its output is appended to the log."""
+        with self.log.open("ab") as out:
+            self._popen = subprocess.Popen(  # noqa: S603 (argv comes from the tests)
+                list(self.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                cwd=self.cwd,
+                preexec_fn=_die_with_parent,
+            )
+        return self
+
+    @property
+    def popen(self) -> subprocess.Popen[bytes]:
+        """The running process; an error when it was never started."""
+        if self._popen is None:
+            raise RuntimeError("the process was not started")
+        return self._popen
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen is not None and self._popen.poll() is None
+
+    def text(self) -> str:
+        """Everything it wrote so far."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code; subprocess.TimeoutExpired when it is still running then."""
+        return self.popen.wait(timeout=seconds)
+
+    def stop(self) -> int:
+        """SIGTERM, SIGKILL after a deadline; the exit code."""
+        if self.running:
+            self.popen.terminate()
+            try:
+                return self.popen.wait(timeout=STOP_DEADLINE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self.popen.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, and reap it."""
+        if self.running:
+            self.popen.kill()
+        self.popen.wait()
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float = START_DEADLINE_SECONDS) -> None:
+        """Poll until ready, or raise ServerDied with the log's end when it died or time is up."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.running or time.monotonic() > deadline:
+                why = "did not answer in time" if self.running else f"ended with {self.popen.returncode}"
+                raise ServerDied(f"{self.argv[0]} {why}; its log ends:\n{self.text()[-2000:]}")
+            time.sleep(0.05)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._popen is not None:
+            self.stop()
+
+
+def answers(url: str, status: int = 200) -> Callable[[], bool]:
+    """A readiness check: GET url answers with this status."""
+
+    def ready() -> bool:
+        try:
+            return httpx.get(url, timeout=2.0, trust_env=False).status_code == status
+        except httpx.HTTPError:
+            return False
+
+    return ready
+
+
+def _is_up(process: Process, port: int, heartbeat: Callable[[], bool]) -> bool:
+    return process.running and listens(process.pid, port) and heartbeat()
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether this very process (and not a stranger who was quicker) listens on the loopback port."""
+    own = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            own.add(str(fd.readlink()))
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(r[1].endswith(f":{port:04X}") and r[3] == "0A" and f"socket:[{r[9]}]" in own for r in rows)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Chroma server."""
+
+    url: str
+    port: int
+    path: Path
+    version: Version
+    token: str | None
+    process: Process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self) -> None:
+        """Clean end (SIGTERM); leaving the block afterwards is harmless."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """The crash: SIGKILL."""
+        self.process.kill()
+
+
+@contextmanager
+def chroma_server(
+    path: Path, port: int | None = None, version: Version = "1.5.9", token: str | None = None
+) -> Iterator[Server]:
+    """Run a real Chroma server over the directory until the block ends.
+
+    Without a port a free one is found (another is tried when somebody was quicker). A token is
+    possible for 0.6.3 only: 1.x has no authentication of its own.
+    """
+    if token is not None and version != "0.6.3":
+        raise ValueError("Chroma 1.x has no authentication; a token works with version 0.6.3 only")
+    path.mkdir(parents=True, exist_ok=True)
+    log = path.parent / f"{path.name}.log"
+    for attempt in range(PORT_ATTEMPTS):
+        chosen = port if port is not None else free_port()
+        url = f"http://127.0.0.1:{chosen}"
+        process = Process(_argv(version, path, chosen), log, env=_env(token), cwd=path.parent)
+        with process.start():
+            try:
+                heartbeat = answers(f"{url}/api/v2/heartbeat")
+                process.wait_until(partial(_is_up, process, chosen, heartbeat))
+            except ServerDied:
+                if port is not None or attempt == PORT_ATTEMPTS - 1 or "in use" not in process.text():
+                    raise
+                continue
+            yield Server(url, chosen, path, version, token, process)
+            return
+
+
+def _argv(version: Version, path: Path, port: int) -> list[str]:
+    where = ["--path", str(path), "--host", "127.0.0.1", "--port", str(port)]
+    if version == "1.5.9":
+        return [sys.executable, "-c", _RUN_1_5_9, *where]
+    return [str(chroma_0_6_3() / "bin" / "chroma"), "run", *where]
+
+
+def _env(token: str | None) -> dict[str, str]:
+    """This environment without anything that would configure Chroma, and with the token if any."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CHROMA", "CHROMACTL"))}
+    env["ANONYMIZED_TELEMETRY"] = "False"
+    if token is not None:
+        env["CHROMA_SERVER_AUTHN_PROVIDER"] = "chromadb.auth.token_authn.TokenAuthenticationServerProvider"
+        env["CHROMA_SERVER_AUTHN_CREDENTIALS"] = token
+    return env
+
+
+def chroma_0_6_3() -> Path:
+    """The virtual environment of the 0.6.3 server, made from its lock on first use and then kept.
+
+    It lives in $CHROMA_STACK_TEST_CACHE, or in .cache/servers of the checkout; several test runs
+    may want it at once, so making it is guarded by a lock file beside it.
+    """
+    cache = Path(os.environ.get("CHROMA_STACK_TEST_CACHE") or CHECKOUT / ".cache" / "servers")
+    folder = cache / "0.6.3"
+    complete = folder / ".complete"
+    if complete.exists():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "0.6.3.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            uv = str(Path(sys.executable).parent / "uv")
+            lock = str(CHECKOUT / "requirements" / "chroma-0.6.3.txt")
+            _run([uv, "venv", "--quiet", "--python", "3.11", str(folder)])
+            _run([uv, "pip", "sync", "--quiet", "--python", str(folder), "--require-hashes", lock])
+            complete.touch()
+    return folder
+
+
+def _run(argv: list[str]) -> None:
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise ServerDied(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr[-2000:]}")
