@@ -151,11 +151,16 @@ def _is_up(process: Process, port: int, heartbeat: Callable[[], bool]) -> bool:
     return process.running and listens(process.pid, port) and heartbeat()
 
 
+def _port_was_taken(process: Process) -> bool:
+    said = process.text()
+    return "is not available" in said or "address already in use" in said
+
+
 def listens(pid: int, port: int) -> bool:
     """Whether this very process (and not a stranger who was quicker) listens on the loopback port."""
     own = set()
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(OSError):
+    with suppress(OSError):  # the process, or one of its files, may vanish while we look
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
             own.add(str(fd.readlink()))
     rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(r[1].endswith(f":{port:04X}") and r[3] == "0A" and f"socket:[{r[9]}]" in own for r in rows)
@@ -207,7 +212,7 @@ def chroma_server(
                 heartbeat = answers(f"{url}/api/v2/heartbeat")
                 process.wait_until(partial(_is_up, process, chosen, heartbeat))
             except ServerDied:
-                if port is not None or attempt == PORT_ATTEMPTS - 1 or "in use" not in process.text():
+                if port is not None or attempt == PORT_ATTEMPTS - 1 or not _port_was_taken(process):
                     raise
                 continue
             yield Server(url, chosen, path, version, token, process)
