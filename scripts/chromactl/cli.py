@@ -1,0 +1,202 @@
+"""The command line: parses, dispatches, and turns what comes back into lines, JSON and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import orjson
+
+from chromactl import __version__, logs
+from chromactl.console import Console
+from chromactl.errors import ChromactlError
+from chromactl.migrate.config import MigrateConfig
+from chromactl.migrate.engine import migrate as run_migration
+from chromactl.options import access, database_option, folder, json_option, option, tenant_option, token_file
+from chromactl.sample import SIZES, Sample
+from chromactl.sample import make as make_sample
+from chromactl.schema import profile as profiles
+from chromactl.smoke import LIMIT_MS, read_queries
+from chromactl.smoke import smoke as ask_queries
+from chromactl.stores.opening import open_source, open_target
+
+log = logging.getLogger(__name__)
+
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+_DATABASE = "A database: http://host:port, https://…, path:/dir, snapshot:/dir or file.json."
+
+verbose_option = option("--verbose", "-v", is_flag=True, help="Show the whole log, and tracebacks of errors.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli() -> None:
+    """Move, prove and keep ChromaDB data.
+
+    Every option can be given as the environment variable that is shown with it.
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 a precondition is not met, 4 the data differs, 5 locked by another
+    run, 130 interrupted, 143 terminated.
+    """
+
+
+@cli.command(epilog="Example: chromactl migrate --source-url http://old:8000 --target-url http://new:8000 --dry-run")
+@option("--source-url", required=True, help=f"Where the data is. {_DATABASE}")
+@option("--target-url", required=True, help="Where it goes; the same forms.")
+@token_file("--source-token-file", "the source")
+@token_file("--target-token-file", "the target")
+@tenant_option
+@database_option
+@option("--profile", default="sergio", show_default=True, help="The schema: sergio, identity, or a YAML file.")
+@option("--collection", multiple=True, help="Only this collection; can be given more than once.")
+@option("--batch-size", default=1000, show_default=True, type=click.IntRange(1), help="Records a write request.")
+@option(
+    "--max-reject-rate",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of records that may be rejected, 0 to 1.",
+)
+@option("--replace", is_flag=True, help="Take the place of target collections with other content; they are kept.")
+@option("--dry-run", is_flag=True, help="Read and check everything, write nothing, say PROCEED or INVESTIGATE.")
+@option("--checkpoint-file", "--resume-from", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
+@folder("--checkpoint-dir", "migration_checkpoints", "Checkpoints and exported shards.")
+@folder("--log-dir", "migration_logs", "Logs and reports.")
+@folder("--backup-dir", "migration_backups", "Snapshots of what is replaced.")
+@verbose_option
+@json_option
+def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
+    """Move collections to another database, transformed, every record verified.
+
+    A finished migration run again changes nothing; one that was cut off goes on where it was.
+    """
+    source = access(given["source_url"], "source", given["source_token_file"], given["tenant"], given["database"])
+    target = access(given["target_url"], "target", given["target_token_file"], given["tenant"], given["database"])
+    config = MigrateConfig(
+        source=source,
+        target=target,
+        profile=profiles.load(given["profile"]),
+        checkpoint_dir=given["checkpoint_dir"],
+        log_dir=given["log_dir"],
+        backup_dir=given["backup_dir"],
+        batch_size=given["batch_size"],
+        max_reject_rate=given["max_reject_rate"],
+        collections=given["collection"],
+        replace=given["replace"],
+        dry_run=given["dry_run"],
+        checkpoint_file=given["checkpoint_file"],
+    )
+    console = Console(quiet=as_json and not verbose)
+    log_file = logs.to_file(config.log_dir, "migration")
+    console.line(f"chromactl {__version__} migrate: {source.location.text} → {target.location.text}")
+    report = run_migration(config, console, log_file)
+    for line in report.lines():
+        console.line(line)
+    console.line(f"log: {log_file}")
+    _result(report.as_json(), as_json)
+    return 0
+
+
+@cli.command()
+@option("--url", required=True, help=_DATABASE)
+@token_file("--token-file", "the database")
+@tenant_option
+@database_option
+@option("--chunks", default=sum(SIZES.values()), show_default=True, type=click.IntRange(1), help="Records in all.")
+@option("--dim", default=768, show_default=True, type=click.IntRange(1, 4096), help="Floats an embedding.")
+@option("--seed", default=7, show_default=True, type=int, help="What the data follows from.")
+@verbose_option
+@json_option
+def sample(as_json: bool, verbose: bool, **given: Any) -> int:
+    """Put the runbooks' legacy data set into an empty database: four collections with the older metadata.
+
+    Run again, it finds the data there and changes nothing.
+    """
+    console = Console(quiet=as_json and not verbose)
+    data = Sample(given["chunks"], given["dim"], given["seed"])
+    where = access(given["url"], "", given["token_file"], given["tenant"], given["database"])
+    with closing(open_target(where, "chromactl sample")) as target:
+        changed = make_sample(data, target, console)
+    for name, size in data.sizes().items():
+        console.line(f"{name:24} {size:8,}")
+    _result({"command": "sample", "changed": changed, "collections": data.sizes()}, as_json)
+    return 0
+
+
+@cli.command()
+@option("--db-url", required=True, help=_DATABASE)
+@token_file("--token-file", "the database")
+@tenant_option
+@database_option
+@option("--test-queries", required=True, type=click.Path(path_type=Path), help="JSON: [{text, collection, category}].")
+@option("--limit-ms", default=LIMIT_MS, show_default=True, type=click.FloatRange(0), help="What p95 has to stay below.")
+@verbose_option
+@json_option
+def smoke(as_json: bool, verbose: bool, **given: Any) -> int:
+    """Ask a database the operators' own queries; fails on an empty answer or a slow one."""
+    console = Console(quiet=as_json and not verbose)
+    queries = read_queries(given["test_queries"])
+    where = access(given["db_url"], "", given["token_file"], given["tenant"], given["database"])
+    with closing(open_source(where)) as store:
+        report = ask_queries(store, queries, given["limit_ms"])
+    for answer in report.answers:
+        console.line(f"{answer.results:3} results  {answer.query.text!r} in {answer.query.collection or 'all'}")
+    console.line(f"latency p50 {report.percentile(50):.1f} ms, p95 {report.percentile(95):.1f} ms")
+    _result(report.as_json(), as_json)
+    if report.failures:
+        raise ChromactlError(f"{report.url}: {'; '.join(report.failures)}")
+    return 0
+
+
+def _result(body: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
+
+
+def main() -> None:
+    """Run the command line and end the process with the documented exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of this command line. What went wrong is one line on stderr."""
+    verbose = "--verbose" in arguments or "-v" in arguments
+    logs.to_stderr(verbose=verbose)
+    try:
+        code = cli.main(arguments, prog_name="chromactl", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _failed("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
+    except _TerminatedError:
+        return _failed("terminated; the same command goes on from here", EXIT_TERMINATED)
+    except ChromactlError as error:
+        log.debug("the error's origin", exc_info=error)
+        return _failed(str(error), error.exit_code)
+    except Exception as error:
+        log.debug("the error's origin", exc_info=error)
+        return _failed(f"unexpected {type(error).__name__}: {error}; this is a fault of chromactl (see --verbose)", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(message: str, code: int) -> int:
+    log.info("ended with exit code %d: %s", code, message)
+    click.echo(f"chromactl: {message}", err=True)
+    return code
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise _TerminatedError

@@ -1,0 +1,1 @@
+"""Moving a database: preflight, export, transform, validate, import, verify, complete."""

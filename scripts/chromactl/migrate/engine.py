@@ -1,0 +1,403 @@
+"""A migration from end to end.
+
+preflight → export → transform → validate → import → verify → complete. What is imported lies beside the live
+collections until every record of it was read back and found right; only then names are swapped. A run that was
+cut off is taken up by the same command: exported and imported shards are not done again, the rest is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import orjson
+
+from chromactl import files
+from chromactl.compare import Comparison
+from chromactl.console import Console, unseen
+from chromactl.errors import DataDiffersError, PreconditionError, UsageError
+from chromactl.location import Kind
+from chromactl.migrate import state
+from chromactl.migrate.config import MigrateConfig
+from chromactl.migrate.export import export
+from chromactl.migrate.gate import Verdict, examine
+from chromactl.migrate.load import digest_of, load, verify
+from chromactl.migrate.plan import Plan, check_room, make_plan, read_plan
+from chromactl.migrate.report import Report
+from chromactl.migrate.state import Checkpoint, CollectionState, PhaseResult, RunFolder
+from chromactl.snapshot.create import create as create_snapshot
+from chromactl.stores.base import Collection, Source, Target
+from chromactl.stores.opening import open_source, open_target
+
+log = logging.getLogger(__name__)
+
+
+def migrate(config: MigrateConfig, console: Console, log_file: Path | None = None) -> Report:
+    """Do what the config says, and report it.
+
+    Raises:
+        PreconditionError, LockedError: nothing was begun.
+        DataDiffersError: too many rejects, or the target does not give back what was written; the target's
+            live collections are as they were, and what was imported is removed again.
+        ChromactlError: it broke off; the same command goes on from there.
+    """
+    if config.source.place == config.target.place:
+        raise UsageError("source and target are the same database; nothing can be moved from it to itself")
+    with contextlib.ExitStack() as stack:
+        if config.dry_run:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chromactl-dry-run-"))
+            return _Run(replace(config, checkpoint_dir=Path(folder)), console, log_file).dry(config.checkpoint_dir)
+        stack.enter_context(state.locked(config))
+        for needed in (config.log_dir, config.backup_dir):
+            files.make_folder(needed)
+        return _Run(config, console, log_file).whole()
+
+
+class _Run:
+    """One run's way through the phases."""
+
+    def __init__(self, config: MigrateConfig, console: Console, log_file: Path | None) -> None:
+        self._config = config
+        self._console = console
+        self._checkpoint = self._resume() or Checkpoint(state.new_run(), "preflight", config.fingerprint)
+        self._folder = RunFolder(state.run_folder(config, self._checkpoint.run))
+        self._written: list[Path] = []
+        self._report = Report(
+            status="complete",
+            changed=True,
+            run=self._checkpoint.run,
+            source=config.source.location.text,
+            target=config.target.location.text,
+            profile=config.profile.name,
+            log_file=log_file,
+        )
+
+    def _resume(self) -> Checkpoint | None:
+        config = self._config
+        if config.checkpoint_file is not None:
+            checkpoint = state.named_checkpoint(config, config.checkpoint_file)
+        else:
+            found = state.checkpoints(config)
+            if not found:
+                return None
+            checkpoint = found[-1][1]
+        if checkpoint.phase == "complete" or not state.run_folder(config, checkpoint.run).exists():
+            return None
+        self._console.line(f"Resuming run {checkpoint.run} after its phase {checkpoint.phase}")
+        return checkpoint
+
+    # The ways through
+
+    def whole(self) -> Report:
+        """Everything, or what is left of it."""
+        target = open_target(self._config.target, self._config.source.location.text)
+        with contextlib.closing(target):
+            plan = self._plan(target)
+            verdict = self._gate(plan)
+            pending = self._pending(plan, target, self._config.checkpoint_dir)
+            if not pending and not self._checkpoint.reached("verify"):
+                return self._unchanged(plan, verdict)
+            if not pending:
+                # Cut off after the swap: all is done but saying so.
+                self._report.collections = list(self._checkpoint.collections)
+                return self._complete([], {}, target)
+            staged = self._import(plan, pending, verdict, target)
+            self._verify(plan, pending, staged, target)
+            return self._complete(pending, staged, target)
+
+    def dry(self, checkpoint_dir: Path) -> Report:
+        """Everything but writing: to the target, and outside a temporary folder."""
+        with contextlib.ExitStack() as stack:
+            target = self._readable_target()
+            if target is not None:
+                stack.enter_context(contextlib.closing(target))
+            plan = self._plan(target)
+            verdict = self._examine(plan)
+            good = verdict.reject_rate <= self._config.max_reject_rate
+            pending = [planned.name for planned in plan.collections]
+            if target is not None:
+                pending = self._pending(plan, target, checkpoint_dir)
+        records = sum(verdict.passed[name] for name in pending)
+        self._console.line(f"[DRY-RUN] Would import {records:,} chunks into {len(pending)} collections")
+        self._report.status = "dry-run"
+        self._report.changed = bool(pending)
+        self._report.advice = "PROCEED" if good else "INVESTIGATE"
+        self._report.collections = self._states(plan, verdict)
+        self._report.phases = list(self._checkpoint.phases)
+        self._console.line(f"[DRY-RUN] Recommendation: {self._report.advice}")
+        return self._report
+
+    def _readable_target(self) -> Source | None:
+        access = self._config.target
+        path = access.location.path
+        if path is None:
+            return open_target(access, "")
+        if access.location.kind is Kind.DIRECTORY and path.exists() and any(path.iterdir()):
+            return open_source(access)
+        if access.location.kind is not Kind.DIRECTORY and path.exists():
+            raise PreconditionError(f"{path}: exists already; give a new name, backups are never overwritten")
+        return None
+
+    # The phases
+
+    def _plan(self, target: Source | None) -> Plan:
+        begun = perf_counter()
+        plan = read_plan(self._folder.path)
+        if plan is None or not self._checkpoint.reached("export"):
+            with contextlib.closing(open_source(self._config.source)) as source:
+                if plan is None:
+                    plan = make_plan(self._config, source)
+                    check_room(plan, self._folder.path)
+                    if target is not None:
+                        self._refuse_early(plan, target)
+                    plan.write(self._folder.path)
+                self._console.line(f"Total chunks to migrate: {plan.records:,}")
+                self._after("preflight", begun, plan.records)
+                begun = perf_counter()
+                with self._console.progress("export", plan.records) as advance:
+                    export(source, plan, self._folder, advance)
+            self._after("export", begun, plan.records)
+        saved = sum(shard.rows for planned in plan.collections for shard in self._folder.shards(planned.name))
+        self._console.line(f"✓ Phase 1 Complete: {saved:,} chunks saved")
+        self._report.skipped = plan.skipped
+        return plan
+
+    def _refuse_early(self, plan: Plan, target: Source) -> None:
+        """Spare the operator an export that could only end in a refusal."""
+        if self._config.replace:
+            return
+        live = {collection.name: collection for collection in target.collections()}
+        ours = self._finished_here(self._config.checkpoint_dir)
+        for planned in plan.collections:
+            there = live.get(planned.name)
+            if there is None or (planned.name in ours and ours[planned.name].target_key == there.key):
+                continue
+            count = target.count(there)
+            fewest = len(planned.ids) * (1 - self._config.max_reject_rate)
+            if not fewest <= count <= len(planned.ids):
+                self._folder.remove()
+                raise PreconditionError(self._occupied(planned.name, f"{count:,} records"))
+
+    def _gate(self, plan: Plan) -> Verdict:
+        verdict = self._examine(plan)
+        if verdict.reject_rate > self._config.max_reject_rate:
+            rejects = self._keep_rejects()
+            self._folder.remove()
+            raise DataDiffersError(
+                f"{verdict.reject_rate:.1%} of the records cannot be migrated, more than the "
+                f"{self._config.max_reject_rate:.1%} of --max-reject-rate; the target is as it was; "
+                f"each one is in {rejects}"
+            )
+        if verdict.reasons:
+            self._report.rejects_file = self._keep_rejects()
+        return verdict
+
+    def _examine(self, plan: Plan) -> Verdict:
+        with self._console.progress("validate", plan.records) as advance:
+            verdict = examine(self._config.profile, plan, self._folder, advance)
+        self._report.rejects = dict(verdict.reasons)
+        for name in verdict.passed:
+            self._console.line(f"Transformed {verdict.passed[name]:,} chunks of {name}")
+        self._console.line(f"✓ Phase 2 Complete: {sum(verdict.passed.values()):,} chunks classified")
+        self._after("transform", perf_counter() - verdict.transform_seconds, verdict.records)
+        if verdict.reasons:
+            issues = ", ".join(f"{reason} {count:,}" for reason, count in verdict.reasons.most_common())
+            self._console.line(f"Issues found: {issues}")
+        word = "passed" if verdict.reject_rate <= self._config.max_reject_rate else "FAILED"
+        self._console.line(f"✓ Phase 3 Complete: Validation {word} ({1 - verdict.reject_rate:.2%} success rate)")
+        self._after("validate", perf_counter() - verdict.validate_seconds, verdict.records)
+        return verdict
+
+    def _pending(self, plan: Plan, target: Source, checkpoint_dir: Path) -> list[str]:
+        """The collections that the target does not hold yet as they should be.
+
+        Raises:
+            PreconditionError: it holds one with other content that is not our own earlier work, and --replace
+                was not given.
+        """
+        live = {collection.name: collection for collection in target.collections()}
+        pending: list[str] = []
+        for planned in plan.collections:
+            there = live.get(planned.name)
+            if there is None:
+                pending.append(planned.name)
+                continue
+            comparison, _ = verify(target, there, planned, self._config.profile, self._folder, unseen, to_the_end=False)
+            if not comparison.differences:
+                self._note_rounding(comparison)
+                continue
+            if not self._config.replace and not self._untouched(target, there, checkpoint_dir):
+                first = comparison.differences[0]
+                self._folder.remove()
+                self._forget()
+                raise PreconditionError(
+                    self._occupied(planned.name, f"record {first.id!r}: {first.field} is {first.actual}")
+                )
+            pending.append(planned.name)
+        return pending
+
+    def _untouched(self, target: Source, there: Collection, checkpoint_dir: Path) -> bool:
+        """Whether the collection is what an earlier run left there, unchanged since."""
+        ours = self._finished_here(checkpoint_dir).get(there.name)
+        return ours is not None and ours.target_key == there.key and ours.digest == digest_of(target, there)
+
+    def _finished_here(self, checkpoint_dir: Path) -> dict[str, CollectionState]:
+        finished: dict[str, CollectionState] = {}
+        for _, checkpoint in state.checkpoints(replace(self._config, checkpoint_dir=checkpoint_dir), same_target=True):
+            if checkpoint.phase == "complete":
+                finished |= {collection.name: collection for collection in checkpoint.collections}
+        return finished
+
+    def _occupied(self, name: str, seen: str) -> str:
+        return (
+            f"{self._config.target.location.text}: already holds a collection {name} with other content ({seen}); "
+            f"nothing was changed; check the target, or give --replace to keep that one as {name}--before-… and go on"
+        )
+
+    def _import(self, plan: Plan, pending: list[str], verdict: Verdict, target: Target) -> dict[str, Collection]:
+        begun = perf_counter()
+        self._back_up(pending, target)
+        staged: dict[str, Collection] = {}
+        states = {entry.name: entry for entry in self._states(plan, verdict)}
+        records = sum(states[name].source for name in pending)
+        with self._console.progress("import", records) as advance:
+            for planned in plan.collections:
+                if planned.name not in pending:
+                    continue
+                collection = staged[planned.name] = target.stage(planned.spec, self._checkpoint.run)
+                imported = load(
+                    target,
+                    collection,
+                    planned,
+                    self._config.profile,
+                    self._folder,
+                    self._config.batch_size,
+                    advance,
+                )
+                states[planned.name] = replace(states[planned.name], imported=imported)
+        self._report.collections = list(states.values())
+        imported = sum(states[name].imported for name in pending)
+        self._after("import", begun, imported, collections=tuple(states.values()))
+        self._console.line(f"✓ Phase 4 Complete: Loaded {imported:,} chunks into {len(staged)} collections")
+        return staged
+
+    def _back_up(self, pending: list[str], target: Target) -> None:
+        """Keep a verified snapshot of what is about to lose its name."""
+        replaced = [collection for collection in target.collections() if collection.name in pending]
+        folder = self._config.backup_dir / f"before-{self._checkpoint.run}"
+        if replaced and not folder.exists():
+            create_snapshot(target, replaced, folder)
+            self._console.line(f"What {', '.join(entry.name for entry in replaced)} held is kept in {folder}")
+        if folder.exists():
+            self._report.backup = folder
+
+    def _verify(self, plan: Plan, pending: list[str], staged: dict[str, Collection], target: Target) -> None:
+        begun = perf_counter()
+        states = {entry.name: entry for entry in self._report.collections}
+        failed: dict[str, Comparison] = {}
+        with self._console.progress("verify", sum(states[name].imported for name in pending)) as advance:
+            for planned in plan.collections:
+                if planned.name not in pending:
+                    continue
+                comparison, digest = verify(
+                    target, staged[planned.name], planned, self._config.profile, self._folder, advance
+                )
+                self._note_rounding(comparison)
+                if comparison.differences:
+                    failed[planned.name] = comparison
+                key = staged[planned.name].key
+                states[planned.name] = replace(
+                    states[planned.name], verified=comparison.compared, target_key=key, digest=digest
+                )
+        self._report.collections = list(states.values())
+        if failed:
+            self._fail_verification(failed, staged, target)
+        self._console.line("✓ Phase 5 Complete: Migration passed all verifications")
+        verified = sum(states[name].verified for name in pending)
+        self._after("verify", begun, verified, collections=tuple(states.values()))
+
+    def _fail_verification(self, failed: dict[str, Comparison], staged: dict[str, Collection], target: Target) -> None:
+        path = self._config.log_dir / f"migration_{self._checkpoint.run}.differences.jsonl"
+        lines = [
+            orjson.dumps(
+                {"collection": name, "id": one.id, "field": one.field, "is": one.actual, "should": one.expected}
+            )
+            for name, comparison in failed.items()
+            for one in comparison.differences
+        ]
+        files.write_atomically(path, b"\n".join(lines) + b"\n")
+        for collection in staged.values():
+            target.discard(collection)
+        self._folder.remove()
+        raise DataDiffersError(
+            f"{self._config.target.location.text}: {len(lines):,} differences between what was written and what the "
+            f"target gives back; the imported collections are removed again, the live ones as they were; see {path}"
+        )
+
+    def _complete(self, pending: list[str], staged: dict[str, Collection], target: Target) -> Report:
+        begun = perf_counter()
+        self._report.kept = target.swap([staged[name] for name in pending], self._checkpoint.run)
+        self._after("complete", begun, 0)
+        self._report.phases = list(self._checkpoint.phases)
+        self._report.checkpoint_file = self._written[-1]
+        self._report.report_file = self._config.log_dir / f"migration_{self._checkpoint.run}.json"
+        content = orjson.dumps(self._report.as_json(), option=orjson.OPT_INDENT_2)
+        files.write_atomically(self._report.report_file, content)
+        return self._report
+
+    def _unchanged(self, plan: Plan, verdict: Verdict) -> Report:
+        """The target holds everything already, found by reading it: leave no trace of this run."""
+        self._report.status = "unchanged"
+        self._report.changed = False
+        self._report.collections = [
+            replace(entry, imported=verdict.passed[entry.name], verified=verdict.passed[entry.name])
+            for entry in self._states(plan, verdict)
+        ]
+        self._report.phases = list(self._checkpoint.phases)
+        self._forget()
+        self._folder.remove()
+        finished = [
+            (path, checkpoint) for path, checkpoint in state.checkpoints(self._config) if checkpoint.phase == "complete"
+        ]
+        if finished:
+            self._report.checkpoint_file, last = finished[-1]
+            self._report.run = last.run
+            report = self._config.log_dir / f"migration_{last.run}.json"
+            self._report.report_file = report if report.exists() else None
+        self._console.line("The target holds every record as it should be; nothing to do")
+        return self._report
+
+    # What the phases share
+
+    def _after(self, phase: str, begun: float, records: int, **changes: object) -> None:
+        result = PhaseResult(phase, perf_counter() - begun, records)
+        self._checkpoint = self._checkpoint.after(result, **changes)
+        if not self._config.dry_run:
+            self._written.append(state.write_checkpoint(self._config, self._checkpoint))
+        log.debug("phase %s: %d records in %.3f s", phase, records, result.seconds)
+
+    def _forget(self) -> None:
+        for path in self._written:
+            path.unlink(missing_ok=True)
+        self._written.clear()
+
+    def _states(self, plan: Plan, verdict: Verdict) -> list[CollectionState]:
+        return [
+            CollectionState(planned.name, len(planned.ids), planned.spec.space, rejected=verdict.rejected[planned.name])
+            for planned in plan.collections
+        ]
+
+    def _note_rounding(self, comparison: Comparison) -> None:
+        self._report.rounded_embeddings += comparison.rounded_embeddings
+        self._report.rounded_floats += comparison.rounded_floats
+
+    def _keep_rejects(self) -> Path:
+        kept = self._config.log_dir / f"migration_{self._checkpoint.run}.rejects.jsonl"
+        with files.explained(kept):
+            shutil.copyfile(self._folder.rejects, kept)
+        return kept

@@ -1,0 +1,70 @@
+"""Options that several commands share. Every one has an environment twin; tokens come by file or environment only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import SecretStr
+
+from chromactl import location
+from chromactl.errors import PreconditionError, UsageError
+from chromactl.stores.opening import Access
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """A click option whose environment twin is CHROMACTL_ and its long name in capitals."""
+    long = next(name for name in names if name.startswith("--")).partition("/")[0]
+    twin = f"CHROMACTL_{long.removeprefix('--').replace('-', '_').upper()}"
+    return click.option(*names, envvar=twin, show_envvar=True, **settings)
+
+
+def folder(name: str, default: str, what: str) -> Callable[[F], F]:
+    """An option for a folder that is made if need be."""
+    return option(name, default=default, show_default=True, type=click.Path(path_type=Path), help=what)
+
+
+def token_file(name: str, what: str) -> Callable[[F], F]:
+    """An option for the file that holds a token."""
+    twin = f"CHROMACTL_{name.removeprefix('--').removesuffix('-file').replace('-', '_').upper()}"
+    return option(name, type=click.Path(path_type=Path), help=f"File with the token of {what} (or {twin} itself).")
+
+
+json_option = option("--json", "as_json", is_flag=True, help="One JSON object on stdout, and no lines on stderr.")
+tenant_option = option("--tenant", default="default_tenant", show_default=True, help="Tenant, on servers.")
+database_option = option("--database", default="default_database", show_default=True, help="Database, on servers.")
+
+
+def access(url: str, side: str, token_path: Path | None, tenant: str, database: str) -> Access:
+    """How to get into the database of this name; `side` begins the names of its options.
+
+    Raises:
+        UsageError: the name is no database's, or the token holds what no header can.
+        PreconditionError: the token file cannot be read, or is empty.
+    """
+    return Access(location.parse(url), side, _token(side, token_path), tenant, database)
+
+
+def _token(side: str, path: Path | None) -> SecretStr | None:
+    twin = "CHROMACTL_TOKEN" if side == "" else f"CHROMACTL_{side.replace('-', '_').upper()}_TOKEN"
+    if path is not None:
+        try:
+            text, where = path.read_text(encoding="utf-8"), str(path)
+        except (OSError, UnicodeDecodeError) as error:
+            words = error.strerror if isinstance(error, OSError) else "not text"
+            raise PreconditionError(f"{path}: this token file cannot be read ({words}); check path and mode") from error
+    elif twin in os.environ:
+        text, where = os.environ[twin], twin
+    else:
+        return None
+    token = text.strip()
+    if not token:
+        raise PreconditionError(f"{where}: the token is empty; put the token in, or leave the option out")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(f"{where}: a token is one word of printable ASCII; this is something else")
+    return SecretStr(token)

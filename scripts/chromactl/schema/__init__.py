@@ -1,0 +1,1 @@
+"""Profiles: what a migrated record has to look like, as data."""

@@ -1,0 +1,138 @@
+"""A smoke test: does a database answer the operators' own queries, and fast enough?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import orjson
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from chromactl.embedding import hashing_embeddings
+from chromactl.errors import PreconditionError, UsageError
+from chromactl.stores.base import Collection, Source
+from chromactl.stores.names import is_work_collection
+
+REPEATS = 10
+RESULTS = 5
+LIMIT_MS = 300.0
+
+
+class Query(BaseModel):
+    """One entry of a test query file. Without a collection it is asked of all of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: str
+    collection: str | None = None
+    category: str = ""
+    where: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one query came to: the fewest results of any collection asked, milliseconds of every try."""
+
+    query: Query
+    results: int
+    milliseconds: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class SmokeReport:
+    """All answers; `limit_ms` is what the slowest twentieth has to stay below."""
+
+    url: str
+    answers: list[Answer]
+    limit_ms: float
+
+    def percentile(self, percent: float) -> float:
+        """A percentile of the latencies of all tries, in milliseconds."""
+        return float(np.percentile([value for answer in self.answers for value in answer.milliseconds], percent))
+
+    @property
+    def failures(self) -> list[str]:
+        """What is wrong, a sentence each."""
+        sentences = [
+            f"no result for {answer.query.text!r} in {answer.query.collection or 'a collection'}"
+            for answer in self.answers
+            if answer.results == 0
+        ]
+        if self.percentile(95) >= self.limit_ms:
+            sentences.append(f"p95 is {self.percentile(95):.0f} ms, the limit {self.limit_ms:.0f} ms")
+        return sentences
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `--json` prints; latencies in milliseconds."""
+        return {
+            "command": "smoke",
+            "changed": False,
+            "url": self.url,
+            "passed": not self.failures,
+            "failures": self.failures,
+            "latency_ms": {"p50": round(self.percentile(50), 2), "p95": round(self.percentile(95), 2)},
+            "queries": [
+                {
+                    "text": answer.query.text,
+                    "collection": answer.query.collection,
+                    "category": answer.query.category,
+                    "results": answer.results,
+                    "latency_ms": round(float(np.median(answer.milliseconds)), 2),
+                }
+                for answer in self.answers
+            ],
+        }
+
+
+def read_queries(path: Path) -> list[Query]:
+    """The queries in a file: a JSON list of {"text", "collection" (or null), "category", "where" (optional)}.
+
+    Raises:
+        UsageError: there is no such file, it is not of that form, or empty.
+    """
+    try:
+        queries = TypeAdapter(list[Query]).validate_python(orjson.loads(path.read_bytes()))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check --test-queries") from error
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{path}: not JSON ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    if not queries:
+        raise UsageError(f"{path}: holds no queries")
+    return queries
+
+
+def smoke(store: Source, queries: list[Query], limit_ms: float = LIMIT_MS) -> SmokeReport:
+    """Ask every query several times. Texts are embedded by the hashing embedder.
+
+    Raises:
+        PreconditionError: a query names a collection that is not there, or there is none at all.
+    """
+    there = {entry.name: entry for entry in store.collections() if not is_work_collection(entry.name)}
+    answers = []
+    for query in queries:
+        if (query.collection is not None and query.collection not in there) or not there:
+            raise PreconditionError(
+                f"{store.url}: no collection {query.collection or 'at all'} to ask {query.text!r}; "
+                f"it holds {', '.join(there) or 'nothing'}"
+            )
+        asked = list(there.values()) if query.collection is None else [there[query.collection]]
+        answers.append(_ask(store, query, asked))
+    return SmokeReport(store.url, answers, limit_ms)
+
+
+def _ask(store: Source, query: Query, collections: list[Collection]) -> Answer:
+    milliseconds: list[float] = []
+    results: list[int] = []
+    for collection in collections:
+        vector = hashing_embeddings([query.text], collection.spec.dimension or 1)[0]
+        for _ in range(REPEATS):
+            begun = perf_counter()
+            found = store.nearest(collection, vector, RESULTS, query.where)
+            milliseconds.append(1000 * (perf_counter() - begun))
+        results.append(len(found))
+    return Answer(query, min(results), milliseconds)

@@ -1,0 +1,1 @@
+"""The snapshot format: Parquet shards and a manifest with digests."""

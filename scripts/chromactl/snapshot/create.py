@@ -1,0 +1,49 @@
+"""Making a snapshot of collections, and finding it right before anyone relies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from chromactl.compare import Comparison
+from chromactl.errors import ChromactlError
+from chromactl.stores.base import Batch, Collection, Source
+from chromactl.stores.snapshot import SnapshotStore, SnapshotTarget
+
+RECORDS_AT_ONCE = 1000
+
+
+def create(store: Source, collections: Sequence[Collection], folder: Path) -> None:
+    """Write a snapshot of these collections and compare it with what was read.
+
+    Raises:
+        PreconditionError: the folder holds something already, or cannot be written.
+        ChromactlError: a record cannot be read, or the snapshot does not hold what was read.
+    """
+    target = SnapshotTarget(folder, store.url)
+    try:
+        staged = []
+        for collection in collections:
+            copy = target.stage(collection.spec, "")
+            ids = store.ids(collection)
+            for start in range(0, len(ids), RECORDS_AT_ONCE):
+                batch, unreadable = store.read(collection, ids[start : start + RECORDS_AT_ONCE])
+                if unreadable:
+                    raise ChromactlError(
+                        f"{store.url}: {collection.name} has records that cannot be read, first "
+                        f"{unreadable[0].ids[0]!r} ({unreadable[0].reason}); a snapshot would lose them"
+                    )
+                target.write(copy, batch)
+                _check(target, copy, batch)
+            staged.append(copy)
+        target.swap(staged, "")
+    finally:
+        target.close()
+    SnapshotStore(folder)
+
+
+def _check(target: SnapshotTarget, copy: Collection, batch: Batch) -> None:
+    comparison = Comparison()
+    comparison.add(batch, target.read(copy, batch.ids)[0], space="l2")
+    if comparison.differences:
+        raise ChromactlError(f"{target.url}: the snapshot differs from what was written; check the disk")

@@ -1,0 +1,1 @@
+"""Stores: everything that can yield and take batches of records."""

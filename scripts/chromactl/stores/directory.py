@@ -1,0 +1,137 @@
+"""A persistent directory of Chroma, opened by a server of our own.
+
+One process owns a directory: several writers corrupt it in silence. A source is never opened itself, since
+opening upgrades and compacts it; a copy is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from chromactl import files
+from chromactl.errors import ChromactlError, LockedError, NotChromaError, PreconditionError
+from chromactl.stores.http import HttpStore
+from chromactl.stores.serving import OwnServer
+
+DATABASE = "chroma.sqlite3"
+LOCK = ".chroma-stack.lock"
+_TABLES = {"collections", "segments", "embeddings", "embeddings_queue"}
+
+
+class DirectoryStore(HttpStore):
+    """A Chroma directory as a store; `url` names the directory, not the server in between."""
+
+    def __init__(self, directory: Path, *, writable: bool, tenant: str, database: str, side: str) -> None:
+        self._directory = directory
+        self._stack = contextlib.ExitStack()
+        try:
+            opened = self._own(directory) if writable else self._copy(directory)
+            self._server = OwnServer(opened)
+            self._stack.callback(self._server.stop)
+            super().__init__(self._server.url, tenant=tenant, database=database, side=side)
+        except BaseException:
+            self._stack.close()
+            raise
+        self.url = f"path:{directory}"
+
+    def _own(self, directory: Path) -> Path:
+        if directory.exists() and any(directory.iterdir()):
+            check_is_database(directory)
+        files.make_folder(directory)
+        self._stack.enter_context(_locked(directory))
+        _check_nobody_has_it_open(directory)
+        return directory
+
+    def _copy(self, directory: Path) -> Path:
+        check_is_database(directory)
+        _check_nobody_has_it_open(directory)
+        work = Path(tempfile.mkdtemp(prefix="chromactl-"))
+        self._stack.callback(shutil.rmtree, work, ignore_errors=True)
+        need = _bytes_in(directory)
+        if files.free_bytes(work) < need * 1.1:
+            raise PreconditionError(
+                f"{work}: reading {directory} takes a copy of {need / 2**20:.0f} MiB, and there is no room for it; "
+                "free space there, or name another folder in TMPDIR"
+            )
+        copy = work / "database"
+        # cp, because it clones the files where the file system can.
+        command = ["cp", "--recursive", "--reflink=auto", "--", str(directory), str(copy)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode != 0:
+            raise ChromactlError(f"{directory}: cannot be copied for reading: {done.stderr.strip()[:300]}")
+        return copy
+
+    def free_bytes(self) -> int | None:
+        """Free space on the directory's file system, in bytes."""
+        return files.free_bytes(self._directory)
+
+    def close(self) -> None:
+        """Stop the server, remove the copy, let go of the lock."""
+        super().close()
+        self._stack.close()
+
+
+def check_is_database(directory: Path) -> None:
+    """Raise NotChromaError with a sentence if the folder does not hold a Chroma database."""
+    path = directory / DATABASE
+    if not directory.is_dir():
+        raise NotChromaError(f"{directory}: no such folder; give the folder that holds {DATABASE}")
+    if not path.is_file():
+        raise NotChromaError(
+            f"{directory}: not a Chroma database (no {DATABASE} in it); give the folder that holds one"
+        )
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise NotChromaError(f"{path}: cannot be read as a database ({error}); is it damaged or not yours?") from error
+    if not tables >= _TABLES:
+        raise NotChromaError(f"{path}: a database, but not Chroma's (its tables are missing)")
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Hold the lock that the service's persistent mode holds too."""
+    path = directory / LOCK
+    with files.explained(path), path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockedError(_in_use(directory, "another process")) from error
+        yield
+
+
+def _check_nobody_has_it_open(directory: Path) -> None:
+    """Look through /proc for processes that have the database file open (those we may see)."""
+    try:
+        wanted = (directory / DATABASE).stat()
+    except FileNotFoundError:
+        return
+    for process in Path("/proc").glob("[0-9]*"):
+        if int(process.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                with contextlib.suppress(OSError):
+                    status = descriptor.stat()
+                    if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        raise LockedError(_in_use(directory, f"process {process.name}"))
+
+
+def _in_use(directory: Path, who: str) -> str:
+    return (
+        f"{directory}: {who} has this database open, and two processes on one directory corrupt it; "
+        "stop that process, or name its server's URL instead (CHROMA_MODE=http for the service)"
+    )
+
+
+def _bytes_in(directory: Path) -> int:
+    return sum(entry.stat().st_size for entry in directory.rglob("*") if entry.is_file())

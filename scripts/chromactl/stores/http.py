@@ -1,0 +1,325 @@
+"""A ChromaDB server, spoken to in its v2 REST API (0.5 to 1.x).
+
+Facts this rests on (versions tested): a name is resolved to an id once and the id used from then on;
+`get(ids)` keeps no order and skips what is not there; one record without a vector makes 1.x refuse the whole
+page; 0.5 and 0.6 answer with float lists, 1.x takes base64; 1.x refuses bodies over 40 MiB.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import SecretStr
+
+from chromactl.errors import (
+    ChromactlError,
+    MissingCollectionError,
+    NotChromaError,
+    PreconditionError,
+    RequestError,
+)
+from chromactl.stores import collection_json
+from chromactl.stores.base import Batch, Collection, CollectionSpec, Neighbour, Unreadable, Where, concatenate
+from chromactl.stores.names import before_name, staged_name
+from chromactl.stores.transport import Transport
+
+log = logging.getLogger(__name__)
+
+READ_RECORDS = 500
+LIST_COLLECTIONS = 1000
+DELETE_RECORDS = 1000
+WRITE_BYTES = 24 * 2**20
+_EVERYTHING = ["embeddings", "metadatas", "documents", "uris"]
+_TEXT = ["metadatas", "documents", "uris"]
+
+
+class HttpStore:
+    """One database of a Chroma server.
+
+    Raises (when made):
+        UnreachableError, AuthenticationError, NotChromaError: as their names say.
+        PreconditionError: the tenant or database is not there, or the server speaks only v1.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: SecretStr | None = None,
+        tenant: str = "default_tenant",
+        database: str = "default_database",
+        side: str = "source",
+        transport: Transport | None = None,
+    ) -> None:
+        self.url = url
+        self._http = transport or Transport(url, token, side)
+        self._root = f"/api/v2/tenants/{quote(tenant, safe='')}/databases/{quote(database, safe='')}"
+        try:
+            self._greet(tenant, database)
+        except ChromactlError:
+            self._http.close()
+            raise
+
+    def _greet(self, tenant: str, database: str) -> None:
+        try:
+            heartbeat = self._http.get("/api/v2/heartbeat", tries=1)
+        except RequestError as error:
+            if error.status == 404 and self._speaks_v1():
+                raise PreconditionError(
+                    f"{self.url}: this server speaks only the v1 API (Chroma 0.4 or older); "
+                    "upgrade it to 0.5 or 0.6 first, or migrate a copy of its directory (path:/dir)"
+                ) from error
+            raise NotChromaError(self._not_chroma(f"HTTP {error.status}")) from error
+        if not isinstance(heartbeat, dict) or "nanosecond heartbeat" not in heartbeat:
+            raise NotChromaError(self._not_chroma("no heartbeat"))
+        preflight = self._http.get("/api/v2/pre-flight-checks")
+        self.max_batch = int(preflight.get("max_batch_size", 300))
+        # 1.x is told by what it can do; its version number is a constant.
+        self._modern = bool(preflight.get("supports_base64_encoding", False))
+        try:
+            self._http.get(self._root)
+        except RequestError as error:
+            raise PreconditionError(
+                f"{self.url}: no database {database!r} of tenant {tenant!r} there ({error}); "
+                "check --tenant and --database"
+            ) from error
+
+    def _speaks_v1(self) -> bool:
+        try:
+            answer = self._http.get("/api/v1/heartbeat", tries=1)
+        except ChromactlError:
+            return False
+        return isinstance(answer, dict) and "nanosecond heartbeat" in answer
+
+    def _not_chroma(self, seen: str) -> str:
+        return f"{self.url}: what answers is not a ChromaDB ({seen} from /api/v2/heartbeat); check the address and port"
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Reading
+
+    def collections(self) -> list[Collection]:
+        """Every collection of the database, by name."""
+        found: dict[str, Collection] = {}
+        offset = 0
+        while True:
+            page = self._http.get(f"{self._root}/collections?limit={LIST_COLLECTIONS}&offset={offset}")
+            for entry in page:
+                found[entry["id"]] = Collection(collection_json.read(entry), entry["id"])
+            offset += len(page)
+            if len(page) < LIST_COLLECTIONS:
+                return sorted(found.values(), key=lambda collection: collection.name)
+
+    def find(self, name: str) -> Collection | None:
+        """The collection that has this name now."""
+        try:
+            entry = self._http.get(f"{self._root}/collections/{quote(name, safe='')}")
+        except RequestError as error:
+            if error.status in (400, 404):
+                return None
+            raise
+        return Collection(collection_json.read(entry), entry["id"])
+
+    def count(self, collection: Collection) -> int:
+        """How many records the server says the collection holds."""
+        return int(self._http.get(self._path(collection, "count")))
+
+    def ids(self, collection: Collection) -> list[str]:
+        """The ids of all records, in one answer, so that writes during a run cannot shift a page."""
+        return list(self._get(collection, {"include": []})["ids"])
+
+    def read(self, collection: Collection, ids: Sequence[str]) -> tuple[Batch, list[Unreadable]]:
+        """The records of these ids that still exist, and those the server cannot give back."""
+        batches: list[Batch] = []
+        unreadable: list[Unreadable] = []
+        for start in range(0, len(ids), READ_RECORDS):
+            self._read_or_halve(collection, list(ids[start : start + READ_RECORDS]), batches, unreadable)
+        return concatenate(batches, collection.spec.dimension or 0), unreadable
+
+    def _read_or_halve(
+        self, collection: Collection, ids: list[str], batches: list[Batch], unreadable: list[Unreadable]
+    ) -> None:
+        try:
+            batches.append(_batch(self._get(collection, {"ids": ids, "include": _EVERYTHING})))
+        except RequestError as error:
+            if error.status != 500:
+                raise
+            if len(ids) == 1:
+                unreadable.append(Unreadable(ids, str(error)))
+                return
+            middle = len(ids) // 2
+            self._read_or_halve(collection, ids[:middle], batches, unreadable)
+            self._read_or_halve(collection, ids[middle:], batches, unreadable)
+
+    def read_text(self, collection: Collection, ids: Sequence[str]) -> Batch:
+        """Ids, documents, uris and metadata of these records; embeddings are float32[n, 0]."""
+        pages = [
+            _batch(self._get(collection, {"ids": list(ids[start : start + READ_RECORDS]), "include": _TEXT}))
+            for start in range(0, len(ids), READ_RECORDS)
+        ]
+        return concatenate(pages, 0)
+
+    def nearest(
+        self, collection: Collection, vector: NDArray[np.float32], limit: int, where: Where | None = None
+    ) -> list[Neighbour]:
+        """The index's answer to one query vector, nearest first."""
+        body: dict[str, Any] = {
+            "query_embeddings": [vector.tolist()],
+            "n_results": limit,
+            "include": ["distances"],
+        }
+        if where:
+            body["where"] = where
+        answer = self._http.post(self._path(collection, "query"), body)
+        return [
+            Neighbour(record, distance)
+            for record, distance in zip(answer["ids"][0], answer["distances"][0], strict=True)
+        ]
+
+    def _get(self, collection: Collection, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            answer = self._http.post(self._path(collection, "get"), body)
+        except RequestError as error:
+            if error.status in (400, 404) and "does not exist" in str(error):
+                raise MissingCollectionError(
+                    f"{self.url}: collection {collection.name} was removed while it was read; run again"
+                ) from error
+            raise
+        if not isinstance(answer, dict):
+            raise NotChromaError(self._not_chroma("an unknown answer"))
+        return answer
+
+    def _path(self, collection: Collection, verb: str) -> str:
+        return f"{self._root}/collections/{collection.key}/{verb}"
+
+    # Writing
+
+    def free_bytes(self) -> int | None:
+        """Unknown: no Chroma server tells how much room its disk has."""
+        return None
+
+    def stage(self, spec: CollectionSpec, run: str) -> Collection:
+        """The collection `<name>--m<run>` with the spec's metric and settings."""
+        name = staged_name(spec.name, run)
+        existing = self.find(name)
+        if existing is not None:
+            return existing
+        body = collection_json.create(spec, name, modern=self._modern)
+        entry = self._http.post(f"{self._root}/collections", body)
+        return Collection(collection_json.read(entry), entry["id"])
+
+    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> None:
+        """Add the records, in requests bounded by the server's batch size and by bytes."""
+        for part in batch.slices(min(self.max_batch, _records_within(batch, WRITE_BYTES))):
+            self._write_part(collection, part, repeat)
+
+    def _write_part(self, collection: Collection, batch: Batch, repeat: bool) -> None:
+        content = self._records_json(batch)
+        try:
+            # An add that broke off may or may not have landed, so only its first try may be an add.
+            if not repeat:
+                try:
+                    self._http.request("POST", self._path(collection, "add"), content, tries=1)
+                    return
+                except (RequestError, PreconditionError) as error:
+                    if isinstance(error, RequestError):
+                        raise
+                    log.warning("%s; sent again as upsert", error)
+            self._http.request("POST", self._path(collection, "upsert"), content)
+        except RequestError as error:
+            if error.status == 413 and len(batch) > 1:
+                for half in batch.slices((len(batch) + 1) // 2):
+                    self._write_part(collection, half, repeat)
+                return
+            if "disk is full" in str(error):
+                raise ChromactlError(
+                    f"{self.url}: the server's disk is full; free space there and run the same command again"
+                ) from error
+            raise
+
+    def _records_json(self, batch: Batch) -> bytes:
+        embeddings: Any = (
+            [base64.b64encode(row.astype("<f4").tobytes()).decode("ascii") for row in batch.embeddings]
+            if self._modern
+            else batch.embeddings
+        )
+        body: dict[str, Any] = {
+            "ids": batch.ids,
+            "embeddings": embeddings,
+            "documents": batch.documents,
+            "metadatas": batch.metadatas,
+        }
+        if any(uri is not None for uri in batch.uris):
+            body["uris"] = batch.uris
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def swap(self, staged: Sequence[Collection], run: str) -> dict[str, str]:
+        """Rename each live collection away and the staged one into its place; can be repeated after a crash."""
+        kept: dict[str, str] = {}
+        for collection in staged:
+            name = collection.name.removesuffix(staged_name("", run))
+            live = self.find(name)
+            if live is None or live.key != collection.key:
+                if live is not None:
+                    self._rename(live, before_name(name, run))
+                self._rename(collection, name)
+            if self.find(before_name(name, run)) is not None:
+                kept[name] = before_name(name, run)
+        return kept
+
+    def _rename(self, collection: Collection, name: str) -> None:
+        self._http.request(
+            "PUT", f"{self._root}/collections/{collection.key}", orjson.dumps({"new_name": name}), tries=1
+        )
+
+    def discard(self, staged: Collection) -> None:
+        """Remove the collection's records, then the collection.
+
+        In this order, because 1.x leaves list-valued metadata of a dropped collection behind, where the next
+        collection's records inherit it (chroma issue 7594); deleting the records does not.
+        """
+        ids = self.ids(staged)
+        for start in range(0, len(ids), DELETE_RECORDS):
+            self._http.post(self._path(staged, "delete"), {"ids": ids[start : start + DELETE_RECORDS]})
+        self._http.request("DELETE", f"{self._root}/collections/{quote(staged.name, safe='')}")
+
+
+def _records_within(batch: Batch, size: int) -> int:
+    """How many of the batch's records make about `size` bytes of request body, at least 1."""
+    text = sum(len(document or "") for document in batch.documents)
+    metadata = sum(64 * len(metadata or ()) for metadata in batch.metadatas)
+    bytes_each = max(1, (2 * text + metadata) // max(1, len(batch)) + 6 * batch.dimension)
+    return max(1, size // bytes_each)
+
+
+def _batch(answer: dict[str, Any]) -> Batch:
+    ids: list[str] = answer["ids"]
+    empty: list[Any] = [None] * len(ids)
+    embeddings = answer.get("embeddings")
+    return Batch(
+        ids=ids,
+        embeddings=np.empty((len(ids), 0), np.float32) if embeddings is None else _matrix(embeddings),
+        documents=answer.get("documents") or empty,
+        uris=answer.get("uris") or empty,
+        metadatas=[metadata or None for metadata in answer.get("metadatas") or empty],
+    )
+
+
+def _matrix(rows: list[list[float]]) -> NDArray[np.float32]:
+    if not rows:
+        return np.empty((0, 0), np.float32)
+    if len({len(row) for row in rows}) > 1:
+        raise ChromactlError(
+            "the records of one collection have embeddings of different dimensions; "
+            "this source is damaged: find them with a get of ids and embeddings, and repair it first"
+        )
+    return np.asarray(rows, dtype=np.float32)

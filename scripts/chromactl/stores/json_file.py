@@ -1,0 +1,124 @@
+"""A whole database in one JSON file, the backup form of the runbooks; for databases that fit into memory.
+
+{"format": "chroma-stack-json", "version": 1,
+ "collections": [{"name", "space", "metadata", "hnsw", "embedding_function", "dimension",
+                  "records": [{"id", "document", "uri", "metadata", "embedding"}]}]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from chromactl import files
+from chromactl.errors import NotChromaError, PreconditionError
+from chromactl.stores.base import Batch, Collection, CollectionSpec, concatenate
+from chromactl.stores.file_source import FileSource, RecordIndex
+
+FORMAT = "chroma-stack-json"
+VERSION = 1
+
+
+class JsonStore(FileSource):
+    """A JSON file as a source.
+
+    Raises (when made):
+        NotChromaError: there is no such file, or it is not of this format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.url = str(path)
+        self._collections = {}
+        self._records = {}
+        for entry in _read(path)["collections"]:
+            spec = CollectionSpec(**{key: value for key, value in entry.items() if key != "records"})
+            batch = _batch(entry["records"], spec, path)
+            self._collections[spec.name] = Collection(spec, spec.name)
+            index = self._records[spec.name] = RecordIndex()
+            index.add(batch.ids, lambda batch=batch: batch)  # type: ignore[misc]
+
+
+class JsonTarget(FileSource):
+    """A JSON file in the making; it appears by rename, with `swap`."""
+
+    def __init__(self, path: Path) -> None:
+        if path.exists():
+            raise PreconditionError(f"{path}: exists already; give a new name, backups are never overwritten")
+        self.url = str(path)
+        self._path = path
+        self._collections = {}
+        self._records = {}
+        self._batches: dict[str, list[Batch]] = {}
+        files.make_folder(path.parent)
+
+    def collections(self) -> list[Collection]:
+        """Nothing is there before the end."""
+        return []
+
+    def free_bytes(self) -> int | None:
+        """Free space on the file's file system, in bytes."""
+        return files.free_bytes(self._path)
+
+    def stage(self, spec: CollectionSpec, run: str) -> Collection:
+        """A new collection of the file."""
+        collection = self._collections[spec.name] = Collection(spec, spec.name)
+        self._records[spec.name] = RecordIndex()
+        self._batches[spec.name] = []
+        return collection
+
+    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> None:
+        """Keep the records until the end."""
+        self._batches[collection.key].append(batch)
+        self._records[collection.key].add(batch.ids, lambda: batch)
+
+    def swap(self, staged: Sequence[Collection], run: str) -> dict[str, str]:
+        """Write the file."""
+        entries = [self._entry(collection) for collection in staged]
+        body = {"format": FORMAT, "version": VERSION, "collections": entries}
+        files.write_atomically(self._path, orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))
+        return {}
+
+    def _entry(self, collection: Collection) -> dict[str, Any]:
+        batch = concatenate(self._batches[collection.key], collection.spec.dimension or 0)
+        columns = zip(batch.ids, batch.documents, batch.uris, batch.metadatas, batch.embeddings, strict=True)
+        names = ("id", "document", "uri", "metadata", "embedding")
+        records = [dict(zip(names, record, strict=True)) for record in columns]
+        return {**asdict(collection.spec), "dimension": batch.dimension or None, "records": records}
+
+    def discard(self, staged: Collection) -> None:
+        """Forget the records."""
+        self._batches[staged.key] = []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        body: Any = orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise NotChromaError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise NotChromaError(f"{path}: cannot be read ({error.strerror})") from error
+    except orjson.JSONDecodeError as error:
+        raise NotChromaError(f"{path}: not JSON ({error}); give a backup that chromactl wrote") from error
+    if not isinstance(body, dict) or body.get("format") != FORMAT or body.get("version") != VERSION:
+        raise NotChromaError(f"{path}: JSON, but not a {FORMAT} file of version {VERSION}")
+    checked: dict[str, Any] = body
+    return checked
+
+
+def _batch(records: list[dict[str, Any]], spec: CollectionSpec, path: Path) -> Batch:
+    try:
+        embeddings = np.asarray([record["embedding"] for record in records], dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise NotChromaError(f"{path}: embeddings of different lengths in {spec.name}; the file is damaged") from error
+    return Batch(
+        ids=[record["id"] for record in records],
+        embeddings=embeddings.reshape(len(records), -1) if records else np.empty((0, spec.dimension or 0), np.float32),
+        documents=[record["document"] for record in records],
+        uris=[record["uri"] for record in records],
+        metadatas=[record["metadata"] for record in records],
+    )
