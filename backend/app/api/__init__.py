@@ -1,0 +1,1 @@
+"""Routes: HTTP in, calls to app.core, HTTP out."""

@@ -1,0 +1,147 @@
+"""Settings from the environment (and an optional .env file), checked when made."""
+
+from __future__ import annotations
+
+import os
+import string
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from app.core.errors import InvalidSettings
+
+ENV_FILE = ".env"
+MAX_TOKEN_FILE_BYTES = 4096
+
+_TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
+_SECRETS = {"chroma_auth_token"}
+
+
+class Settings(BaseSettings):
+    """What the environment says. An empty variable counts as not set.
+
+    Raises pydantic's ValidationError; `load_settings` turns that into one line for people.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    chroma_mode: Literal["persistent", "http"] = Field(
+        default="persistent", description="persistent (one process, no server) or http (a Chroma server)"
+    )
+    chroma_db_path: Path = Field(
+        default=Path("data/chroma_memory"), description="the semantic memory's directory in persistent mode"
+    )
+    chroma_persist_dir: Path = Field(
+        default=Path("data/chroma"), description="the retriever's directory in persistent mode"
+    )
+    chroma_host: str = Field(
+        default="localhost", pattern=r"^[A-Za-z0-9._:\[\]-]+$", description="a host name or address, without http://"
+    )
+    chroma_port: int = Field(default=8000, ge=1, le=65535, description="a port, 1 to 65535")
+    chroma_ssl: bool = Field(default=False, description="true for TLS")
+    chroma_tenant: str = Field(default="default_tenant", min_length=3, description="a tenant's name")
+    chroma_database: str = Field(default="default_database", min_length=3, description="a database's name")
+    chroma_timeout_seconds: float = Field(default=10.0, gt=0, le=600, description="seconds, above 0 up to 600")
+    chroma_auth_token: SecretStr | None = Field(default=None, description="ASCII letters, digits and punctuation only")
+    chroma_auth_token_file: Path | None = Field(default=None, description="a readable file that holds the token only")
+    chroma_auth_token_transport_header: Literal["Authorization", "X-Chroma-Token"] = Field(
+        default="Authorization", description="Authorization or X-Chroma-Token"
+    )
+    chroma_resolve_seconds: float = Field(default=5.0, ge=0, le=3600, description="seconds, 0 to 3600")
+    chroma_threads: int = Field(default=16, ge=1, le=256, description="concurrent calls to Chroma, 1 to 256")
+
+    embedding_provider: Literal["hashing"] = Field(default="hashing", description="hashing (the only provider yet)")
+    embedding_dimension: int = Field(default=768, ge=1, le=16384, description="a dimension, 1 to 16384")
+
+    memory_collection: str = Field(default="memories", min_length=3, description="a collection's name")
+    rag_collections: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="collection names separated by commas; empty for every one"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
+
+    @field_validator("rag_collections", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = value.split(",")
+        # dict.fromkeys: without repetition, in the order given
+        return tuple(dict.fromkeys(name.strip() for name in value if name.strip()))
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("chroma_db_path", "chroma_persist_dir", "chroma_auth_token_file")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value else value
+
+    @field_validator("chroma_auth_token")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        return _checked_token(value.get_secret_value()) if value else None
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.chroma_auth_token and self.chroma_auth_token_file:
+            raise ValueError("CHROMA_AUTH_TOKEN and CHROMA_AUTH_TOKEN_FILE are both set; keep one of them")
+        self.token()
+        return self
+
+    def token(self) -> SecretStr | None:
+        """The token, or None. A token file is read anew, so that a rotated token is picked up.
+
+        Raises ValueError when the file cannot be read or does not hold a token.
+        """
+        if self.chroma_auth_token_file is None:
+            return self.chroma_auth_token
+        path = self.chroma_auth_token_file
+        try:
+            with path.open(encoding="ascii") as file:
+                text = file.read(MAX_TOKEN_FILE_BYTES).strip()
+        except OSError as error:
+            raise ValueError(f"CHROMA_AUTH_TOKEN_FILE {path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"CHROMA_AUTH_TOKEN_FILE {path} is not a text file with a token") from None
+        try:
+            return _checked_token(text)
+        except ValueError as error:
+            raise ValueError(f"CHROMA_AUTH_TOKEN_FILE {path}: {error}") from None
+
+
+def _checked_token(text: str) -> SecretStr:
+    if not text:
+        raise ValueError("the token is empty")
+    if not _TOKEN_CHARACTERS.issuperset(text):
+        raise ValueError("a token holds ASCII letters, digits and punctuation only, no spaces or line breaks")
+    return SecretStr(text)
+
+
+def load_settings() -> Settings:
+    """The settings; InvalidSettings with every mistake in one line when something is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        mistakes = "; ".join(_explain(dict(mistake)) for mistake in error.errors(include_url=False))
+        raise InvalidSettings(f"{mistakes}.", hint="See backend/.env.example.") from None
+    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidSettings(f"{ENV_FILE} cannot be read: {reason}.", hint="Correct or remove it.") from None
+
+
+def _explain(mistake: dict[str, Any]) -> str:
+    reason = str(mistake["msg"]).removeprefix("Value error, ")
+    if not mistake["loc"]:
+        return reason
+    field = str(mistake["loc"][0])
+    name = field.upper()
+    where = "environment" if any(key.upper() == name for key in os.environ) else f"{ENV_FILE} file"
+    shown = "" if field in _SECRETS else f"={str(mistake['input'])[:80]!r}"
+    return f"{name}{shown} ({where}): {reason}; set {Settings.model_fields[field].description}"

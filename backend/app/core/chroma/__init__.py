@@ -1,0 +1,1 @@
+"""The one way to Chroma: client factory, directory lock, name resolution, search."""

@@ -1,0 +1,111 @@
+"""The one client factory: where Chroma is, and how to talk to it, is decided here and nowhere else.
+
+It makes chromadb's ServerAPI, the layer that `chromadb.HttpClient` and `PersistentClient` wrap, for two
+reasons. The wrappers talk to the server inside their constructors, before anybody can give their httpx
+session a deadline (it has none), and leave a second session behind that cannot be reached; and
+nothing below them builds an embedding function from what the server has stored (CVE-2026-45829).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from chromadb.api import ServerAPI
+from chromadb.api.fastapi import FastAPI
+from chromadb.api.models.Collection import Collection
+from chromadb.api.rust import RustBindingsAPI
+from chromadb.config import Settings as ChromaSettings
+from chromadb.config import System
+from chromadb.types import Collection as CollectionModel
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from app.config import Settings
+from app.core.chroma.deadline import set_deadline
+
+_TOKEN_PROVIDER = "chromadb.auth.token_authn.TokenAuthClientProvider"  # noqa: S105 (a class, no secret)
+
+
+class _ClientSettings(ChromaSettings):
+    """Chroma's settings from our arguments only: by themselves they would read environment and .env too."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+@dataclass(frozen=True)
+class ChromaClient:
+    """Chroma, seen from one tenant and database. Its methods raise whatever chromadb raises."""
+
+    system: System
+    api: ServerAPI
+    tenant: str
+    database: str
+    token: SecretStr | None = None
+
+    def check_database(self) -> None:
+        """Raise when tenant or database do not exist: listing them would merely be empty."""
+        self.api.get_database(self.database, tenant=self.tenant)
+
+    def list(self) -> list[CollectionModel]:
+        """Every collection, as a description: id, name, metadata, configuration, dimension."""
+        return list(self.api.list_collections(tenant=self.tenant, database=self.database))
+
+    def bind(self, model: CollectionModel) -> Collection:
+        """The collection, ready to be asked. It is named by its id: a new name changes nothing."""
+        # embedding_function=None: vectors come from our own provider, never from server configuration
+        return Collection(client=self.api, model=model, embedding_function=None)
+
+    def close(self) -> None:
+        """End the session, or close the directory."""
+        self.system.stop()
+        if isinstance(self.api, FastAPI):
+            self.api._session.close()
+
+
+def http_client(settings: Settings) -> ChromaClient:
+    """A client of the configured server. Nothing is sent yet.
+
+    Raises ValueError when the token file cannot be read.
+    """
+    token = settings.token()
+    config = _ClientSettings(
+        chroma_api_impl="chromadb.api.fastapi.FastAPI",
+        chroma_server_host=settings.chroma_host,
+        chroma_server_http_port=settings.chroma_port,
+        chroma_server_ssl_enabled=settings.chroma_ssl,
+        chroma_server_headers=None,
+        chroma_client_auth_provider=_TOKEN_PROVIDER if token else None,
+        chroma_client_auth_credentials=token.get_secret_value() if token else None,
+        chroma_auth_token_transport_header=settings.chroma_auth_token_transport_header,
+        chroma_http_max_connections=settings.chroma_threads + 2,
+        anonymized_telemetry=False,
+    )
+    system = System(config)
+    api = system.instance(FastAPI)
+    set_deadline(api._session, settings.chroma_timeout_seconds)
+    system.start()
+    return ChromaClient(system, api, settings.chroma_tenant, settings.chroma_database, token)
+
+
+def persistent_client(settings: Settings, directory: Path) -> ChromaClient:
+    """A client that owns the directory. The caller holds its DirectoryLock."""
+    config = _ClientSettings(
+        chroma_api_impl="chromadb.api.rust.RustBindingsAPI",
+        is_persistent=True,
+        persist_directory=str(directory),
+        anonymized_telemetry=False,
+    )
+    system = System(config)
+    api = system.instance(RustBindingsAPI)
+    system.start()
+    return ChromaClient(system, api, settings.chroma_tenant, settings.chroma_database)

@@ -1,0 +1,62 @@
+"""What a search found, with a score that means the same for every collection of one metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chromadb.api.types import QueryResult
+from chromadb.types import Collection
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One record. `distance` is Chroma's, in the collection's metric; `score` grows with similarity."""
+
+    id: str
+    collection: str
+    document: str | None
+    metadata: Mapping[str, Any] | None
+    distance: float
+    metric: str
+    score: float
+
+
+def metric_of(collection: Collection) -> str:
+    """The metric in use: cosine, l2 (squared) or ip.
+
+    The metadata key of older versions wins where it is present: collections made by 0.4 to 0.6 carry
+    configuration that says l2 whatever the metric is.
+    """
+    legacy = (collection.metadata or {}).get("hnsw:space")
+    if isinstance(legacy, str):
+        return legacy
+    configuration = collection.configuration_json or {}
+    for part in ("hnsw", "spann", "hnsw_configuration"):
+        section = configuration.get(part)
+        if isinstance(section, Mapping) and isinstance(section.get("space"), str):
+            return str(section["space"])
+    return "l2"
+
+
+def score_of(metric: str, distance: float) -> float:
+    """The similarity for a distance.
+
+    cosine and ip: 1 - distance, which is the cosine or the inner product (Chroma's distance is 1 minus
+    it); l2: 1 / (1 + distance), between 0 and 1, since squared distances have no upper bound.
+    """
+    return 1.0 / (1.0 + distance) if metric == "l2" else 1.0 - distance
+
+
+def read_hits(collection: Collection, answer: QueryResult) -> list[Hit]:
+    """The hits of a query with one vector; an answer of another shape raises like any other rubbish."""
+    ids = answer["ids"][0]
+    documents: Sequence[str | None] = (answer["documents"] or [[]])[0]
+    metadatas: Sequence[Mapping[str, Any] | None] = (answer["metadatas"] or [[]])[0]
+    distances = (answer["distances"] or [[]])[0]
+    metric = metric_of(collection)
+    return [
+        Hit(id_, collection.name, document, metadata, float(distance), metric, score_of(metric, distance))
+        for id_, document, metadata, distance in zip(ids, documents, metadatas, distances, strict=True)
+    ]

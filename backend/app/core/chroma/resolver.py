@@ -1,0 +1,64 @@
+"""From a collection's name to the collection that has it now.
+
+Chroma resolves a name to an id once and from then on knows only the id. A migration swaps collections by
+renaming (`x` becomes `x--before-RUN`, then `x--mRUN` becomes `x`), and the old id goes on answering. So a
+name is resolved again on a short clock, and at once when the id is gone.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from chromadb.types import Collection
+
+# Same pattern as chromactl.stores.names, which makes these names; a test holds the two together.
+_WORK = re.compile(r"--(m|before-)\d{8}T\d{6}-[0-9a-f]{6}$")
+
+
+def is_work_collection(name: str) -> bool:
+    """Whether a migration run made this collection for itself; such are never searched or counted."""
+    return _WORK.search(name) is not None
+
+
+Listing = Callable[[], list[Collection]]
+
+
+class Resolver:
+    """The collections by name, at most `ttl` seconds old. Safe to share between threads."""
+
+    def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ttl = ttl
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: Mapping[str, Collection] = {}
+        self._generation = 0
+        self._expires = float("-inf")
+
+    def known(self, ask: Listing) -> Mapping[str, Collection]:
+        """Every collection but the work collections of migrations; `ask` lists all when time is up."""
+        if self._clock() >= self._expires:
+            return self.refreshed(ask)
+        return self._known
+
+    def refreshed(self, ask: Listing) -> Mapping[str, Collection]:
+        """The same, asked for now. Threads that want this at once share one answer."""
+        seen = self._generation
+        with self._lock:
+            if self._generation == seen:
+                asked = self._clock()
+                self._known = self._settle(ask())
+                self._expires = asked + self._ttl
+                self._generation += 1
+            return self._known
+
+    def _settle(self, live: list[Collection]) -> Mapping[str, Collection]:
+        known = {c.name: c for c in live if not is_work_collection(c.name)}
+        called = {c.id: c.name for c in live}
+        for name, held in self._known.items():
+            # Between the two renames of a swap nobody has the name: keep to the old until the new one has it.
+            if name not in known and called.get(held.id, "").startswith(f"{name}--before-"):
+                known[name] = held
+        return known

@@ -1,0 +1,24 @@
+"""What every embedding provider promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from numpy import float32
+from numpy.typing import NDArray
+
+
+class EmbeddingProvider(Protocol):
+    """Turns texts into unit vectors. Safe to share between threads."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as EMBEDDING_PROVIDER spells it."""
+
+    @property
+    def dimension(self) -> int:
+        """The length of its vectors."""
+
+    def embed(self, texts: Sequence[str]) -> NDArray[float32]:
+        """One vector a text: float32[n, dimension]."""

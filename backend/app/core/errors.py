@@ -1,0 +1,73 @@
+"""Everything the service can say no with. Docstrings are the default messages; a hint says what to do."""
+
+from __future__ import annotations
+
+import inspect
+
+
+class ServiceError(Exception):
+    """The request could not be served."""
+
+    def __init__(self, message: str | None = None, *, hint: str = "") -> None:
+        self.message = message or inspect.cleandoc(type(self).__doc__ or "")
+        self.hint = hint
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class StartupError(ServiceError):
+    """The service cannot start."""
+
+
+class InvalidSettings(StartupError):
+    """A setting is invalid."""
+
+
+class DirectoryLocked(StartupError):
+    """Another process has the Chroma directory open."""
+
+
+class ChromaUnavailable(ServiceError):
+    """Chroma cannot be reached."""
+
+
+class ConnectionBroken(ChromaUnavailable):
+    """The connection to Chroma broke before its answer was complete."""
+
+
+class ChromaTimeout(ChromaUnavailable):
+    """Chroma did not answer in time."""
+
+
+class ChromaRefusedToken(ChromaUnavailable):
+    """Chroma refused the token."""
+
+
+class NotAChroma(ChromaUnavailable):
+    """What answers at this address is not a Chroma server that this service understands."""
+
+
+class Overloaded(ServiceError):
+    """Too many requests are waiting for Chroma."""
+
+
+class CollectionMissing(ServiceError):
+    """A configured collection does not exist in Chroma at the moment."""
+
+
+class UnknownCollection(ServiceError):
+    """There is no such collection."""
+
+
+class FilterRefused(ServiceError):
+    """The filter (`where`) is not one that Chroma accepts."""
+
+
+class DimensionMismatch(ServiceError):
+    """The collection's vectors and the query's have different dimensions."""
+
+
+class MixedMetrics(ServiceError):
+    """The collections measure distance in different ways, so their results cannot be merged."""
