@@ -9,7 +9,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENV ?= local
 # Everything the local stack owns lives below this folder; `make clean` removes it.
-export LOCAL_PREFIX ?= $(CURDIR)/local
+ifndef LOCAL_PREFIX
+LOCAL_PREFIX := $(shell scripts/local_prefix.sh)
+endif
+export LOCAL_PREFIX
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAYBOOK = $(BIN)/ansible-playbook -i inventories/$(ENV)
 
@@ -48,7 +51,7 @@ verify: setup ## Check a running stack's promises (ENV=local)
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy scripts/chromactl backend/app tests
+	@$(BIN)/mypy scripts/chromactl backend/app tests bench docs
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict -q
 
@@ -58,8 +61,11 @@ check: lint ## Lint, types, unit, policy and template tests; no Docker, no netwo
 test: check ## Everything: check, then the integration tests against real servers
 	@$(BIN)/python -m pytest -q tests/integration
 
-bench: setup ## Measure the promised ratios
+bench: setup ## Measure the ratio of a whole migration to bare inserts
 	@$(BIN)/python bench/migrate.py
+
+docs: setup ## Write the generated parts of the documentation again
+	@$(BIN)/python docs/generate.py
 
 lock: setup ## Compile the locks under requirements/ again
 	@PATH="$(CURDIR)/$(BIN):$$PATH" requirements/lock.sh $(LOCK_FLAGS)

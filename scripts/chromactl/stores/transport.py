@@ -24,7 +24,6 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
 TRIES = 6
 _PASSING = frozenset({429, 502, 503, 504})
-_HOW_TO_AUTHENTICATE = "give the right token in a file (--{side}-token-file) or in CHROMACTL_{SIDE}_TOKEN"
 
 
 class _Passing(Exception):
@@ -36,7 +35,7 @@ class _Passing(Exception):
 
 
 class Transport:
-    """Requests to one server. `side` is the word by which options name this server (source, target, …)."""
+    """Requests to one server. `side` is the word that the names of this server's options begin with, or empty."""
 
     def __init__(self, url: str, token: SecretStr | None, side: str, client: httpx.Client | None = None) -> None:
         self.url = url
@@ -115,9 +114,11 @@ class Transport:
 
     def _raise_refusal(self, response: httpx.Response, path: str) -> None:
         if response.status_code in (401, 403):
-            hint = _HOW_TO_AUTHENTICATE.format(side=self.side, SIDE=self.side.upper().replace("-", "_"))
+            option = f"--{self.side}-token-file".replace("---", "--")
+            twin = f"CHROMACTL_{self.side.upper()}_TOKEN".replace("__", "_")
             raise AuthenticationError(
-                f"{self.url}: the server refuses this token or the lack of one (HTTP {response.status_code}); {hint}"
+                f"{self.url}: the server refuses this token or the lack of one (HTTP {response.status_code}); "
+                f"give the right one in a file ({option}) or in {twin}"
             )
         if response.status_code >= 300:
             raise RequestError(
