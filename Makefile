@@ -19,7 +19,7 @@ PLAYBOOK = $(BIN)/ansible-playbook -i inventories/$(ENV)
 .PHONY: help setup wheels quickstart check lint test verify bench docs lock stop clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.ready ## Make the control node's virtual environment (.venv)
 

@@ -155,6 +155,7 @@ class _Run:
                     check_room(plan, self._folder.path)
                     if target is not None:
                         self._refuse_early(plan, target)
+                    self._folder.make()
                     plan.write(self._folder.path)
                 self._console.line(f"Total chunks to migrate: {plan.records:,}")
                 self._after("preflight", begun, plan.records)
@@ -180,7 +181,6 @@ class _Run:
             count = target.count(there)
             fewest = len(planned.ids) * (1 - self._config.max_reject_rate)
             if not fewest <= count <= len(planned.ids):
-                self._folder.remove()
                 raise PreconditionError(self._occupied(planned.name, f"{count:,} records"))
 
     def _gate(self, plan: Plan) -> Verdict:

@@ -102,8 +102,12 @@ class RunFolder:
     """Where a run keeps its exported shards, its ledger and its rejects."""
 
     def __init__(self, path: Path) -> None:
-        self.path = files.make_folder(path)
+        self.path = path
         self._ledger = path / "ledger.jsonl"
+
+    def make(self) -> None:
+        """Make the folder, once there is something to keep in it."""
+        files.make_folder(self.path)
 
     @property
     def rejects(self) -> Path:
