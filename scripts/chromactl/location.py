@@ -45,6 +45,7 @@ def parse(text: str) -> Location:
     if scheme == "snapshot":
         return _file(Kind.SNAPSHOT, text.partition(":")[2], text)
     if "://" in text:
+        _refuse_password(text)
         raise UsageError(f"{text}: no database can be named like this; use {FORMS}")
     path = Path(text)
     if path.suffix == ".json":
@@ -63,17 +64,22 @@ def _file(kind: Kind, path: str, text: str) -> Location:
     return Location(kind, f"{prefix}{absolute}", absolute)
 
 
+def _refuse_password(text: str) -> None:
+    # Before anything else is looked at, so that no other message repeats the URL with its secret.
+    if "@" in text.partition("://")[2].partition("/")[0]:
+        raise UsageError(
+            "a database URL must not carry a user or password: it would end in logs and process lists; "
+            "give the token in a file (--…-token-file) or in the environment"
+        )
+
+
 def _http(text: str) -> str:
+    _refuse_password(text)
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
         raise UsageError(f"{text}: not a URL ({error}); use {FORMS}") from error
-    if parts.username is not None or parts.password is not None:
-        raise UsageError(
-            "a database URL must not carry a user or password: it would end in logs and process lists; "
-            "give the token in a file (--…-token-file) or in the environment"
-        )
     if not parts.hostname:
         raise UsageError(f"{text}: the host is missing; use {FORMS}")
     if parts.query or parts.fragment:

@@ -75,7 +75,7 @@ class Transport:
         """
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(tries),
-            wait=tenacity.wait_exponential_jitter(initial=0.2, max=10.0, jitter=0.5),
+            wait=tenacity.wait_exponential_jitter(multiplier=0.2, max=10.0, jitter=0.5),
             retry=tenacity.retry_if_exception_type(_Passing),
             before_sleep=self._log_retry,
             reraise=True,
