@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chromactl.errors import UsageError
 
@@ -23,6 +24,15 @@ class Regex(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     field: str
     pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"not a regular expression ({error})") from error
+        return pattern
 
 
 class Origin(BaseModel):
@@ -115,7 +125,11 @@ def load(name_or_file: str) -> Profile:
             raise UsageError(
                 f"profile {name_or_file!r}: neither a built-in profile ({', '.join(built_in())}) nor a YAML file"
             )
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            words = error.strerror if isinstance(error, OSError) else "not text"
+            raise UsageError(f"profile {name_or_file}: cannot be read ({words}); check path and mode") from error
     try:
         return Profile.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -126,16 +127,28 @@ def _typed(value: MetadataValue, wanted: str) -> MetadataValue:
     if kind.__name__ == wanted:
         return value
     if isinstance(value, str) and wanted in ("int", "float"):
-        try:
-            return int(value) if wanted == "int" else float(value)
-        except ValueError as error:
-            raise _Refused from error
+        return _number(value, wanted)
     if isinstance(value, str) and wanted == "bool" and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if kind is int and wanted == "float" and abs(int(value)) <= _EXACT_FLOAT:  # type: ignore[arg-type]
         return float(value)  # type: ignore[arg-type]
     if kind is float and wanted == "int" and float(value).is_integer():  # type: ignore[arg-type]
         return int(value)  # type: ignore[arg-type]
+    raise _Refused
+
+
+def _number(text: str, wanted: str) -> int | float:
+    with contextlib.suppress(ValueError):
+        whole = int(text)
+        if wanted == "int":
+            return whole
+        if abs(whole) > _EXACT_FLOAT:
+            raise _Refused
+    try:
+        if wanted == "float":
+            return float(text)
+    except ValueError as error:
+        raise _Refused from error
     raise _Refused
 
 
