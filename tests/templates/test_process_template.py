@@ -1,0 +1,52 @@
+"""The supervisor's entry for a process."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+from typing import Any
+
+from support.templating import render
+
+TEMPLATE = "etc/chroma-stack/supervisor/conf.d/process.conf.j2"
+
+
+def entry(**variables: Any) -> configparser.SectionProxy:
+    settings: dict[str, Any] = {
+        "process_name": "api",
+        "process_command": ["/opt/x/bin/uvicorn", "app.main:app", "--port", 18001],
+        "process_working_directory": "/var/lib/x",
+        "process_user": "chroma-stack",
+        "process_prefix": "/p",
+    }
+    parser = configparser.RawConfigParser()
+    parser.read_string(render("process", TEMPLATE, **(settings | variables)))
+    return parser["program:api"]
+
+
+def test_the_command_is_what_was_asked_for_behind_the_launcher() -> None:
+    words = shlex.split(entry()["command"])
+    assert words[-4:] == ["/opt/x/bin/uvicorn", "app.main:app", "--port", "18001"]
+
+
+def test_words_with_blanks_quotes_and_percent_signs_stay_one_word() -> None:
+    odd = ["/bin/echo", "two words", "it's", "100%"]
+    words = shlex.split(entry(process_command=odd)["command"].replace("%%", "%"))
+    assert words[-4:] == odd
+
+
+def test_a_process_that_ends_is_started_again_and_gets_time_to_stop() -> None:
+    found = entry(process_stop_signal="INT", process_stop_wait_seconds=60)
+    assert found["autorestart"] == "true"
+    assert found["stopsignal"] == "INT"
+    assert found["stopwaitsecs"] == "60"
+
+
+def test_only_root_changes_the_user() -> None:
+    assert entry(process_as_root=True)["user"] == "chroma-stack"
+    assert "user" not in entry(process_as_root=False)
+
+
+def test_a_changed_program_is_a_changed_entry() -> None:
+    before, after = (entry(process_revision=[digest])["environment"] for digest in ("a", "b"))
+    assert before != after
