@@ -30,7 +30,7 @@ class Console:
         """Say one line."""
         log.info(text)
         if not self._quiet:
-            self._rich.print(text, markup=False, soft_wrap=True)
+            self._rich.print(text, markup=False, emoji=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, name: str, total: int) -> Iterator[Advance]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from chromactl.console import Advance
 from chromactl.digest import CollectionDigest
+from chromactl.errors import ChromactlError
 from chromactl.migrate.plan import Plan, PlannedCollection
 from chromactl.migrate.state import RunFolder
 from chromactl.schema.transform import Reject
@@ -30,7 +31,18 @@ def export(source: Source, plan: Plan, folder: RunFolder, advance: Advance) -> N
             if number not in done:
                 _export_shard(source, collection, number, ids, folder)
             advance(len(ids))
+        _check_complete(collection, folder)
     Manifest(source.url, [_entry(collection, folder) for collection in plan.collections]).write(folder.path)
+
+
+def _check_complete(planned: PlannedCollection, folder: RunFolder) -> None:
+    """Raise ChromactlError unless the ledger has a shard for every part of the plan's ids."""
+    shards = -(-len(planned.ids) // SHARD_RECORDS)
+    if missing := set(range(shards)) - folder.noted("export", planned.name).keys():
+        raise ChromactlError(
+            f"{folder.path}: the ledger lacks {len(missing)} of {shards} exported shards of {planned.name}; "
+            "run the same command again, they are exported then"
+        )
 
 
 def _export_shard(source: Source, planned: PlannedCollection, number: int, ids: list[str], folder: RunFolder) -> None:

@@ -117,8 +117,10 @@ class RunFolder:
     def note(self, step: str, collection: str, number: int, **more: Any) -> None:
         """Add a finished shard to the ledger, durably."""
         entry = {"step": step, "collection": collection, "number": number, **more}
-        with files.explained(self._ledger), self._ledger.open("ab") as file:
-            file.write(orjson.dumps(entry) + b"\n")
+        with files.explained(self._ledger), self._ledger.open("a+b") as file:
+            # A line that a crash or a full disk cut off must not swallow this one too.
+            torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b"\n"
+            file.write((b"\n" if torn else b"") + orjson.dumps(entry) + b"\n")
             file.flush()
             os.fsync(file.fileno())
 

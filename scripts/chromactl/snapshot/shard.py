@@ -65,6 +65,7 @@ def read_shard(folder: Path, shard: Shard) -> Batch:
 
 def _table(batch: Batch) -> pa.Table:
     flat = pa.array(np.ascontiguousarray(batch.embeddings, dtype="<f4").reshape(-1))
+    size = batch.dimension or 1  # of dimension 0 are only batches without records, and Arrow has no such lists
     return pa.table(
         {
             "id": pa.array(batch.ids, pa.string()),
@@ -74,7 +75,7 @@ def _table(batch: Batch) -> pa.Table:
                 [None if metadata is None else orjson.dumps(metadata).decode() for metadata in batch.metadatas],
                 pa.string(),
             ),
-            "embedding": pa.FixedSizeListArray.from_arrays(flat, batch.dimension),
+            "embedding": pa.FixedSizeListArray.from_arrays(flat, size),
         }
     )
 
