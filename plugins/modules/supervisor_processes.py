@@ -1,0 +1,168 @@
+#!/usr/bin/python
+"""Have supervisord run exactly the processes that its configuration names."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: supervisor_processes
+short_description: Have supervisord run exactly the processes that its configuration names
+description:
+  - Starts supervisord where it does not run, so that it outlives this call and has a clean environment.
+  - Starts new processes, restarts those whose configuration changed, ends those that are no longer named, and starts
+    those that stand still. All of it is a comparison of the running state with the files, so a run that was broken
+    off before is made good by the next one.
+options:
+  program: {description: The supervisord program, type: path, required: true}
+  config: {description: Its configuration file, type: path, required: true}
+  socket: {description: The Unix socket that the configuration names, type: path, required: true}
+  start_timeout: {description: Seconds that supervisord may take to answer, type: int, default: 15}
+attributes:
+  check_mode: {support: partial, details: Says whether supervisord would be started; not which processes would.}
+"""
+
+EXAMPLES = r"""
+- name: "service | Apply the configuration"
+  supervisor_processes:
+    program: /opt/chroma-stack/supervisor/bin/supervisord
+    config: /etc/chroma-stack/supervisor/supervisord.conf
+    socket: /run/chroma-stack.sock
+"""
+
+RETURN = r"""
+changes: {description: What was started, restarted and removed, type: list}
+"""
+
+# States of supervisor (supervisord.org/subprocess.html) in which a process stands still.
+STANDING = {"STOPPED", "EXITED", "FATAL"}
+# What processes find in their environment: nothing of the session that happened to start supervisord.
+CLEAN_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LANG": "C.UTF-8", "TZ": "UTC"}
+
+
+class SupervisorError(Exception):
+    """Supervisord does not do what it should; the message says what and where to look."""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, which xmlrpc.client has no transport for."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=120)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket's path."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        """Return a connection to the Unix socket, whatever HOST says."""
+        return _UnixConnection(self._path)
+
+
+def connect(path: str) -> Any | None:
+    """Return supervisord's interface at the socket, or None where nobody answers."""
+    api = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(path)).supervisor
+    try:
+        api.getState()
+    except (OSError, http.client.HTTPException):
+        return None
+    return api
+
+
+def start(program: str, config: str, path: str, seconds: int) -> Any:
+    """Start supervisord, wait until it answers and return its interface."""
+    done = subprocess.run(  # noqa: S603  (both paths come from the role)
+        [program, "--configuration", config],
+        env=CLEAN_ENVIRONMENT,
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    if done.returncode != 0:
+        raise SupervisorError(f"supervisord did not start: {(done.stderr or done.stdout).strip()}")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        api = connect(path)
+        if api is not None:
+            return api
+        time.sleep(0.1)
+    raise SupervisorError(f"supervisord started but does not answer on {path} after {seconds} s; see its log")
+
+
+def apply(api: Any) -> list[str]:
+    """Bring the running processes to what the configuration files say; return what was done."""
+    try:
+        ((added, changed, removed),) = api.reloadConfig()
+    except xmlrpc.client.Fault as fault:
+        raise SupervisorError(f"supervisord refuses its configuration: {fault.faultString}") from fault
+    for name in [*removed, *changed]:
+        api.stopProcessGroup(name)
+        api.removeProcessGroup(name)
+    for name in [*changed, *added]:
+        api.addProcessGroup(name)
+    done = [f"{word} {name}" for word, names in (("removed", removed), ("restarted", changed)) for name in names]
+    done += [f"started {name}" for name in added]
+    for process in api.getAllProcessInfo():
+        name = process["name"]
+        if process["statename"] in STANDING and name not in [*added, *changed]:
+            # Whether it stays up is the health wait's question, asked by the role that owns the process.
+            api.startProcess(f"{process['group']}:{name}", False)
+            done.append(f"started {name}")
+    return done
+
+
+def ensure(params: dict[str, Any], *, dry: bool) -> list[str]:
+    """Have supervisord and its processes run; return what was done, or would be."""
+    api = connect(params["socket"])
+    if dry:
+        return [] if api is not None else ["started supervisord"]
+    if api is not None:
+        return apply(api)
+    if not os.path.exists(params["config"]):
+        raise SupervisorError(f"{params['config']} is not there; run playbooks/site.yml")
+    start(params["program"], params["config"], params["socket"], params["start_timeout"])
+    return ["started supervisord"]
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(
+        argument_spec={
+            "program": {"type": "path", "required": True},
+            "config": {"type": "path", "required": True},
+            "socket": {"type": "path", "required": True},
+            "start_timeout": {"type": "int", "default": 15},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        changes = ensure(module.params, dry=module.check_mode)
+    except SupervisorError as error:
+        module.fail_json(msg=str(error))
+    except (OSError, xmlrpc.client.Error) as error:
+        module.fail_json(msg=f"supervisord did not do what it was asked: {error}")
+    module.exit_json(changed=bool(changes), changes=changes)
+
+
+if __name__ == "__main__":
+    main()
