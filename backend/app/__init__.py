@@ -2,7 +2,5 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 SERVICE = "chroma-stack-api"
-VERSION = version(SERVICE)
+VERSION = "0.1.0"

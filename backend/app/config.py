@@ -95,6 +95,15 @@ class Settings(BaseSettings):
         self.token()
         return self
 
+    @model_validator(mode="after")
+    def _memories_are_no_passages(self) -> Self:
+        if self.memory_collection in self.rag_collections:
+            raise ValueError(
+                f"RAG_COLLECTIONS names {self.memory_collection}, which is MEMORY_COLLECTION; take it out, "
+                "memories are searched at /memories/search"
+            )
+        return self
+
     def token(self) -> SecretStr | None:
         """The token, or None. A token file is read anew, so that a rotated token is picked up.
 

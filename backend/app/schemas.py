@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -106,8 +106,9 @@ class Health(BaseModel):
 class ChromaHealth(BaseModel):
     """Chroma answers, and this is what it serves."""
 
-    status: str = "healthy"
+    status: Literal["healthy", "degraded"] = Field(description="degraded: a configured collection is missing.")
     mode: str
     document_count: int = Field(description="Records in the served collections together.")
     collections: dict[str, int] = Field(description="Records by collection.")
+    missing: list[str] = Field(description="Names in RAG_COLLECTIONS that Chroma does not have.")
     latency_ms: float = Field(description="How long the listing of the collections took.")

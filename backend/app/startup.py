@@ -29,7 +29,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     services.stores.open()
     app.state.services = services
     try:
-        log.info("serving; Chroma is asked on first use (%s)", services.stores.rag.target)
+        targets = dict.fromkeys([services.stores.memory.target, services.stores.rag.target])
+        log.info("serving; asked on first use: %s", ", ".join(map(str, targets)))
         if settings.token() and not settings.chroma_ssl and settings.chroma_host not in LOOPBACK:
             log.warning("the token travels to %s unencrypted; set CHROMA_SSL=true", settings.chroma_host)
         yield

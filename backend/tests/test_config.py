@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from app import VERSION
 from app.config import Settings, load_settings
 from app.core.errors import InvalidSettings
 from support.service import child_environment
@@ -42,6 +44,11 @@ def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().chroma_port == 8000
 
 
+def test_the_version_is_the_distributions() -> None:
+    with (Path(__file__).parents[1] / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["version"] == VERSION
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_settings().chroma_port = 1
@@ -58,6 +65,7 @@ def test_settings_do_not_change() -> None:
         ("EMBEDDING_PROVIDER", "word2vec", "hashing"),
         ("EMBEDDING_DIMENSION", "-1", "greater than or equal to 1"),
         ("LOG_LEVEL", "loud", "INFO"),
+        ("RAG_COLLECTIONS", "a,memories", "MEMORY_COLLECTION"),
         ("CHROMA_AUTH_TOKEN_FILE", "/does/not/exist", "No such file"),
     ],
 )

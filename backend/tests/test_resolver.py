@@ -56,12 +56,17 @@ def test_leaves_out_work_collections() -> None:
 def test_keeps_the_old_collection_between_the_two_renames_of_a_swap() -> None:
     resolver = Resolver(0.0)
     old, new = uuid4(), uuid4()
-    resolver.known(lambda: [collection("x", old), collection(f"x--m{RUN}", new)])
     half = [collection(f"x--before-{RUN}", old), collection(f"x--m{RUN}", new)]
-    assert resolver.known(lambda: half)["x"].id == old
-    assert resolver.known(lambda: half)["x"].id == old
+    kept = resolver.known(lambda: half)["x"]  # so does a process that starts just now
+    assert (kept.id, kept.name) == (old, "x")
     done = [collection(f"x--before-{RUN}", old), collection("x", new)]
     assert resolver.known(lambda: done)["x"].id == new
+
+
+def test_what_a_run_kept_is_not_served_without_the_run_being_at_it() -> None:
+    other = "20261119T101500-0a1b2c"
+    live = [collection(f"x--before-{RUN}"), collection(f"x--m{other}")]
+    assert Resolver(0.0).known(lambda: live) == {}
 
 
 def test_forgets_a_collection_that_was_deleted() -> None:

@@ -54,6 +54,22 @@ def fill(directory: Path, name: str, records: Records, *, space: str = "cosine",
     client.close()
 
 
+@contextmanager
+def in_process(folder: Path, **settings: Any) -> Iterator[TestClient]:
+    """The application over the directories `rag` and `memory` of the folder, or over what the settings say."""
+    # imported here: the module makes an application from the environment
+    from app.main import create_app
+
+    defaults = {
+        "chroma_db_path": folder / "memory",
+        "chroma_persist_dir": folder / "rag",
+        "embedding_dimension": DIMENSION,
+    }
+    made = Settings.model_validate({**defaults, **settings})
+    with TestClient(create_app(made), raise_server_exceptions=False) as client:
+        yield client
+
+
 @dataclass(frozen=True)
 class Service:
     """A running service: its address, its process (the parent of its workers), a client."""
@@ -78,13 +94,13 @@ def uvicorn_argv(port: int, workers: int = 1) -> list[str]:
 
 
 @contextmanager
-def service(folder: Path, *, workers: int = 1, **variables: str) -> Iterator[Service]:
+def service(folder: Path, variables: Mapping[str, str] | None = None, *, workers: int = 1) -> Iterator[Service]:
     """Run `uvicorn app.main:app` in the folder with these variables until the block ends."""
     log = folder / "service.log"
     for attempt in range(PORT_ATTEMPTS):
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        process = Process(uvicorn_argv(port, workers), log, env=child_environment(**variables), cwd=folder)
+        process = Process(uvicorn_argv(port, workers), log, env=child_environment(**(variables or {})), cwd=folder)
         with process.start():
             try:
                 process.wait_until(partial(_is_up, process, url))

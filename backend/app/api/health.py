@@ -22,9 +22,12 @@ async def health(services: Services) -> Health:
 async def chroma_health(services: Services) -> ChromaHealth:
     """Chroma answers and its served collections can be counted; 503 and why when not."""
     probe = await services.health_threads.run(services.probe)
+    missing = services.retriever.missing(probe.counts)
     return ChromaHealth(
+        status="degraded" if missing else "healthy",
         mode=services.settings.chroma_mode,
         document_count=sum(probe.counts.values()),
         collections=probe.counts,
+        missing=missing,
         latency_ms=round(probe.latency_seconds * 1000, 3),
     )

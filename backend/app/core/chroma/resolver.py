@@ -10,17 +10,39 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from chromadb.types import Collection
 
 # Same pattern as chromactl.stores.names, which makes these names; a test holds the two together.
-_WORK = re.compile(r"--(m|before-)\d{8}T\d{6}-[0-9a-f]{6}$")
+_WORK = re.compile(r"(?P<name>.*)--(?P<kind>m|before-)(?P<run>\d{8}T\d{6}-[0-9a-f]{6})")
 
 
 def is_work_collection(name: str) -> bool:
     """Whether a migration run made this collection for itself; such are never searched or counted."""
-    return _WORK.search(name) is not None
+    return _WORK.fullmatch(name) is not None
+
+
+def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
+    """The collections that have a name of their own, work collections left out.
+
+    Between the two renames of a swap nobody is called `x`, but `x--before-RUN` and `x--mRUN` of one run
+    are there. The former is still the proven one, so it goes on being `x` until the latter is.
+    """
+    named: dict[str, Collection] = {}
+    replaced: dict[tuple[str, str], Collection] = {}
+    staged: set[tuple[str, str]] = set()
+    for collection in live:
+        work = _WORK.fullmatch(collection.name)
+        if work is None:
+            named[collection.name] = collection
+        elif work["kind"] == "m":
+            staged.add((work["name"], work["run"]))
+        else:
+            replaced[work["name"], work["run"]] = collection
+    for name, run in sorted(staged & replaced.keys(), reverse=True):
+        named.setdefault(name, replaced[name, run].model_copy(update={"name": name}))
+    return named
 
 
 Listing = Callable[[], list[Collection]]
@@ -49,16 +71,7 @@ class Resolver:
         with self._lock:
             if self._generation == seen:
                 asked = self._clock()
-                self._known = self._settle(ask())
+                self._known = by_name(ask())
                 self._expires = asked + self._ttl
                 self._generation += 1
             return self._known
-
-    def _settle(self, live: list[Collection]) -> Mapping[str, Collection]:
-        known = {c.name: c for c in live if not is_work_collection(c.name)}
-        called = {c.id: c.name for c in live}
-        for name, held in self._known.items():
-            # Between the two renames of a swap nobody has the name: keep to the old until the new one has it.
-            if name not in known and called.get(held.id, "").startswith(f"{name}--before-"):
-                known[name] = held
-        return known

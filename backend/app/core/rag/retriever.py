@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from app.core.chroma.hits import Hit, metric_of
@@ -30,6 +30,10 @@ class Retriever:
     def serves(self, name: str) -> bool:
         """Whether queries may reach the collection of this name."""
         return name in self._configured if self._configured else name != self._memory
+
+    def missing(self, live: Collection[str]) -> list[str]:
+        """The configured collections that are not among the live ones."""
+        return [name for name in self._configured if name not in live]
 
     def search(
         self,
