@@ -55,6 +55,7 @@ def post(client: TestClient, path: str, body: bytes | str) -> Any:
         (b'{"query": "x", "where": {"k": {"$foo": 1}}}', 400, "filter-refused"),
         (b'{"query": "x", "where": {"$where": "1"}}', 400, "filter-refused"),
         (b'{"query": "x", "where": {"k": null}}', 400, "filter-refused"),
+        (b'{"query": "x", "where": {"k": {"$gt": true}}}', 400, "filter-refused"),
         (b'{"query": "x", "where": {"": 1}}', 400, "filter-refused"),
         (b'{"query": "x", "where": {"k": NaN}}', 400, "filter-refused"),
         (b'{"query": "x", "where": {"k": 1e999}}', 400, "filter-refused"),

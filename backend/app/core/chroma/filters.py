@@ -14,6 +14,7 @@ MAX_DEPTH = 8
 MAX_VALUES = 1000
 MAX_TEXT = 8192
 
+_ORDER = ("$gt", "$gte", "$lt", "$lte")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -45,6 +46,8 @@ def _check(value: Any, depth: int, left: list[int]) -> None:
             _check_text(key)
             if not key:
                 raise FilterRefused("The filter has an empty key.")
+            if key in _ORDER and isinstance(inner, bool):  # Chroma 0.6 answers this with a 500
+                raise FilterRefused(f"The filter's {key} needs a number.")
             _check(inner, depth - 1, left)
     elif isinstance(value, list):
         for inner in value:
