@@ -25,6 +25,10 @@ class RecordIndex:
         self._rows.update((record, (len(self._loads), row)) for row, record in enumerate(ids))
         self._loads.append(load)
 
+    def new(self, batch: Batch) -> Batch:
+        """The records of the batch that are not there yet."""
+        return batch.take([row for row, record in enumerate(batch.ids) if record not in self._rows])
+
     def ids(self) -> list[str]:
         """All ids, in the order in which they came."""
         return list(self._rows)

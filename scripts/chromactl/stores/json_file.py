@@ -36,8 +36,7 @@ class JsonStore(FileSource):
         self._collections = {}
         self._records = {}
         for entry in _read(path)["collections"]:
-            spec = CollectionSpec(**{key: value for key, value in entry.items() if key != "records"})
-            batch = _batch(entry["records"], spec, path)
+            spec, batch = _entry(entry, path)
             self._collections[spec.name] = Collection(spec, spec.name)
             index = self._records[spec.name] = RecordIndex()
             index.add(batch.ids, lambda batch=batch: batch)  # type: ignore[misc]
@@ -73,6 +72,8 @@ class JsonTarget(FileSource):
 
     def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> None:
         """Keep the records until the end."""
+        if repeat:
+            batch = self._records[collection.key].new(batch)
         self._batches[collection.key].append(batch)
         self._records[collection.key].add(batch.ids, lambda: batch)
 
@@ -110,15 +111,27 @@ def _read(path: Path) -> dict[str, Any]:
     return checked
 
 
-def _batch(records: list[dict[str, Any]], spec: CollectionSpec, path: Path) -> Batch:
+def _entry(entry: dict[str, Any], path: Path) -> tuple[CollectionSpec, Batch]:
     try:
-        embeddings = np.asarray([record["embedding"] for record in records], dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise NotChromaError(f"{path}: embeddings of different lengths in {spec.name}; the file is damaged") from error
+        spec = CollectionSpec(**{key: value for key, value in entry.items() if key != "records"})
+        batch = _batch(entry["records"], spec)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise NotChromaError(f"{path}: damaged: a collection or record has not its form ({error!r})") from error
+    if not isinstance(spec.name, str):
+        raise NotChromaError(f"{path}: damaged: a collection has no name")
+    if len(set(batch.ids)) != len(batch):
+        raise NotChromaError(f"{path}: damaged: {spec.name} has an id twice; remove the wrong one of the two records")
+    return spec, batch
+
+
+def _batch(records: list[dict[str, Any]], spec: CollectionSpec) -> Batch:
+    rows = [record["embedding"] for record in records]
+    if not all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows):
+        raise ValueError(f"embeddings of different lengths in {spec.name}")
     return Batch(
         ids=[record["id"] for record in records],
-        embeddings=embeddings.reshape(len(records), -1) if records else np.empty((0, spec.dimension or 0), np.float32),
+        embeddings=np.asarray(rows, np.float32) if rows else np.empty((0, spec.dimension or 0), np.float32),
         documents=[record["document"] for record in records],
         uris=[record["uri"] for record in records],
-        metadatas=[record["metadata"] for record in records],
+        metadatas=[record["metadata"] or None for record in records],
     )

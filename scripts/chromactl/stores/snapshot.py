@@ -12,7 +12,7 @@ from pathlib import Path
 from chromactl import files
 from chromactl.digest import CollectionDigest
 from chromactl.errors import PreconditionError
-from chromactl.snapshot.manifest import NAME, Manifest, SnapshotCollection, read_manifest
+from chromactl.snapshot.manifest import Manifest, SnapshotCollection, read_manifest
 from chromactl.snapshot.shard import Shard, read_shard, write_shard
 from chromactl.stores.base import Batch, Collection, CollectionSpec
 from chromactl.stores.file_source import FileSource, RecordIndex
@@ -46,7 +46,9 @@ class SnapshotTarget(FileSource):
     """
 
     def __init__(self, folder: Path, source: str) -> None:
-        if (folder / NAME).exists() or (folder.exists() and any(folder.iterdir())):
+        if folder.exists() and not folder.is_dir():
+            raise PreconditionError(f"{folder}: a file, not a folder; a snapshot needs a new or empty folder")
+        if folder.exists() and any(folder.iterdir()):
             raise PreconditionError(f"{folder}: there is something in this folder; a snapshot needs a new or empty one")
         self.url = f"snapshot:{folder}"
         self._folder = folder
@@ -78,6 +80,8 @@ class SnapshotTarget(FileSource):
     def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> None:
         """Write the records as one shard."""
         key = collection.key
+        if repeat:
+            batch = self._records[key].new(batch)
         shards = self._shards[key]
         shard = write_shard(self._work, f"{folder_name(key)}/{len(shards):06d}.parquet", batch)
         shards.append(shard)
