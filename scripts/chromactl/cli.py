@@ -32,7 +32,16 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 _DATABASE = "A database: http://host:port, https://…, path:/dir, snapshot:/dir or file.json."
 
-verbose_option = option("--verbose", "-v", is_flag=True, help="Show the whole log, and tracebacks of errors.")
+
+def _show_log(context: click.Context, parameter: click.Parameter, verbose: bool) -> bool:
+    if verbose:
+        logs.to_stderr(verbose=True)
+    return verbose
+
+
+verbose_option = option(
+    "--verbose", "-v", is_flag=True, callback=_show_log, help="Show the whole log, and tracebacks of errors."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -168,8 +177,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of this command line. What went wrong is one line on stderr."""
-    verbose = "--verbose" in arguments or "-v" in arguments
-    logs.to_stderr(verbose=verbose)
+    logs.to_stderr(verbose=False)
     try:
         code = cli.main(arguments, prog_name="chromactl", standalone_mode=False)
     except click.ClickException as error:
@@ -189,6 +197,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _failed(message: str, code: int) -> int:
+    message = " ".join(message.split())
     log.info("ended with exit code %d: %s", code, message)
     click.echo(f"chromactl: {message}", err=True)
     return code
