@@ -33,7 +33,7 @@ class Ended:
     def complaint(self) -> str:
         """The one line that stderr must be."""
         assert "Traceback" not in self.err, self.err
-        lines = self.err.splitlines()
+        lines = [line for line in self.err.splitlines() if line]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("chromactl: "), self.err
         return lines[0]

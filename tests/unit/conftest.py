@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from support.command import Chromactl, clean_environment, in_process
+pytest.register_assert_rewrite("support.store_contract")
+
+from support.command import Chromactl, clean_environment, in_process  # noqa: E402 (after the line above)
 
 
 @pytest.fixture(autouse=True)
