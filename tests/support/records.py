@@ -110,3 +110,14 @@ def spec_of(made: Made) -> CollectionSpec:
     """The collection as chromactl describes it."""
     dimension = len(made.records[0].embedding) if made.records else None
     return CollectionSpec(made.name, made.space, made.metadata, dict(made.hnsw), dimension=dimension)
+
+
+def menagerie(*, lists: bool) -> list[Made]:
+    """A few hundred records in four collections: every metric, index settings, nothing at all."""
+    settings: dict[str, int | float] = {"ef_construction": 150, "ef_search": 50, "max_neighbors": 24}
+    return [
+        Made("empty.one", "cosine", [], {"why": "nothing yet"}, {"ef_search": 77}),
+        Made("nasty-ip", "ip", nasty(lists=lists), None, settings),
+        Made("nasty_cosine", "cosine", nasty(lists=lists) + plain(60), {"owner": "ü", "n": 1, "f": 0.5}),
+        Made("plain-l2", "l2", plain(120)),
+    ]
