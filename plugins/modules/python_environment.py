@@ -3,28 +3,36 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
 import re
 import shutil
-import tempfile
+import subprocess
+import sys
+from dataclasses import dataclass, field
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
+# Ansible writes the call's arguments here; file_set.py says why.
+ARGUMENTS = r"""<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>"""
 
 DOCUMENTATION = r"""
 module: python_environment
 short_description: Make a virtual environment hold exactly what a hash-pinned lock names
 description:
   - Packages that are missing are installed, others removed, none without a matching hash.
-  - With O(uv) every run compares what is installed with the lock. Without it C(python -m venv) and pip do the work;
-    that is how uv itself gets onto a host, and then a copy of the lock in the environment says that it is done.
+  - The environment keeps the lock and the list of what lay in it afterwards. Where both still fit nothing is run;
+    a package that somebody added, removed or replaced by hand is put right.
 options:
   path: {description: The folder of the environment, type: path, required: true}
   python: {description: The interpreter it is made with, type: path, required: true}
+  versions: {description: The Python versions that will do; none for any, type: list, elements: str, default: []}
   locks: {description: The texts of the lock files, type: list, elements: str, required: true}
-  wheels: {description: Wheels on this host that belong in it too, type: list, elements: path, default: []}
-  uv: {description: The uv program, type: path}
+  wheel: {description: File name of a wheel that belongs in it too, type: str}
+  wheel_content: {description: The wheel itself, in base64, type: str}
+  wheel_folder: {description: Where the wheel is kept on the host, type: path}
+  uv: {description: The uv program; without it python -m venv and pip do the work, type: path}
 attributes:
   check_mode: {support: full}
 """
@@ -46,154 +54,174 @@ site_packages: {description: The folder that its packages lie in, type: path}
 
 # How uv reports a package that it added, removed or replaced.
 CHANGE_LINE = re.compile(r"^ [+~-] \S.*$", re.MULTILINE)
-LOCK_NAME = "requirements.lock"
+ALL_PACKAGES = "+ all packages of the lock"
 
 
 class UnusableEnvironmentError(Exception):
     """The environment could not be made; the message says why and what helps."""
 
 
-def sha256_of(path: str) -> str:
-    """Return the SHA-256 of the file at PATH in hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+def run_program(argv: list[str], hint: str) -> str:
+    """Run ARGV and return what it wrote; raise UnusableEnvironmentError with HINT where it fails."""
+    quiet = os.environ | {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(  # noqa: S603  (programs that the role names; there is no shell)
+            argv, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise UnusableEnvironmentError(f"{hint} {error}") from error
+    if done.returncode != 0:
+        raise UnusableEnvironmentError(f"{hint} {' '.join(argv[:4])} … said: {(done.stderr or done.stdout).strip()}")
+    return f"{done.stdout}\n{done.stderr}"
 
 
-def requirements_text(locks: list[str], wheels: list[str]) -> str:
-    """Return one lock: the given ones, then each wheel with the hash of the file that lies there."""
-    lines = [lock.rstrip("\n") for lock in locks]
-    lines += [f"{wheel} --hash=sha256:{sha256_of(wheel)}" for wheel in wheels]
-    return "\n".join(lines) + "\n"
-
-
+@dataclass(frozen=True)
 class Environment:
-    """One virtual environment and the tools that work on it."""
+    """One virtual environment: where it is and what made it."""
 
-    def __init__(self, module: AnsibleModule) -> None:
-        self.module = module
-        self.path: str = module.params["path"]
-        self.python: str = module.params["python"]
-        self.uv: str | None = module.params["uv"]
-        self.lock_path = os.path.join(self.path, LOCK_NAME)
+    path: str
+    python: str
+    version: str
+    uv: str | None
 
-    def run(self, argv: list[str], hint: str) -> str:
-        """Run ARGV and return what it wrote; raise UnusableEnvironmentError with HINT where it fails."""
-        code, out, err = self.module.run_command(argv, environ_update={"NO_COLOR": "1", "UV_NO_PROGRESS": "1"})
-        if code != 0:
-            raise UnusableEnvironmentError(f"{hint} {' '.join(argv[:4])} … said: {(err or out).strip()}")
-        return f"{out}\n{err}"
+    @property
+    def own_python(self) -> str:
+        """The interpreter in the environment."""
+        return os.path.join(self.path, "bin", "python")
 
-    def python_version(self, python: str) -> str | None:
-        """Return "3.11" for that interpreter, or None where it does not run."""
+    @property
+    def site_packages(self) -> str:
+        """The folder that its packages lie in."""
+        return os.path.join(self.path, "lib", f"python{self.version}", "site-packages")
+
+    @property
+    def record_path(self) -> str:
+        """The file that says which lock was installed and what lay there afterwards."""
+        return os.path.join(self.path, "installed.json")
+
+    def is_made(self) -> bool:
+        """Say whether a working environment of this Python version is there."""
+        return os.path.isdir(self.site_packages) and os.access(self.own_python, os.X_OK)
+
+    def packages(self) -> list[str]:
+        """Return name and version of each package that lies in it."""
+        return sorted(name for name in os.listdir(self.site_packages) if name.endswith(".dist-info"))
+
+    def record(self) -> dict[str, Any]:
+        """Return what the last complete run left, or nothing."""
         try:
-            code, out, _ = self.module.run_command(
-                [python, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], handle_exceptions=False
-            )
-        except OSError:
-            return None
-        return out.strip() if code == 0 else None
+            with open(self.record_path, encoding="utf-8") as handle:
+                content: dict[str, Any] = json.load(handle)
+        except (OSError, ValueError):
+            return {}
+        return content
 
-    def is_made(self, version: str) -> bool:
-        """Say whether a working environment of that Python version is there."""
-        own = os.path.join(self.path, "bin", "python")
-        return os.path.isdir(os.path.join(self.path, "lib", f"python{version}")) and os.access(own, os.X_OK)
+    def remember(self, digest: str) -> None:
+        """Keep what this run installed, for people and for the next run."""
+        with open(f"{self.record_path}.new", "w", encoding="utf-8") as handle:
+            json.dump({"digest": digest, "packages": self.packages()}, handle, indent=1)
+        os.replace(f"{self.record_path}.new", self.record_path)
 
     def make(self) -> None:
         """Make the environment anew, empty."""
         hint = f"The Python environment {self.path} could not be made with {self.python}."
         if self.uv:
-            self.run([self.uv, "venv", "--quiet", "--clear", "--python", self.python, self.path], hint)
+            run_program([self.uv, "venv", "--quiet", "--clear", "--python", self.python, self.path], hint)
             return
-        hint += " On Debian and Ubuntu the package python3-venv is needed."
         shutil.rmtree(self.path, ignore_errors=True)
-        self.run([self.python, "-m", "venv", self.path], hint)
+        hint += " On Debian and Ubuntu the package python3-venv is needed."
+        run_program([self.python, "-m", "venv", self.path], hint)
 
-    def installed_lock(self) -> str | None:
-        """Return the lock that the last complete run installed."""
-        try:
-            with open(self.lock_path, encoding="utf-8") as handle:
-                return handle.read()
-        except OSError:
-            return None
-
-    def remember_lock(self, text: str) -> None:
-        """Keep a copy of the lock in the environment, for people and for the next run."""
-        with open(f"{self.lock_path}.new", "w", encoding="utf-8") as handle:
-            handle.write(text)
-        os.replace(f"{self.lock_path}.new", self.lock_path)
-
-    def sync(self, text: str, *, dry: bool) -> list[str]:
-        """Install and remove until the lock's packages are there; return what was done, or would be."""
-        with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as lock:
-            lock.write(text)
-            lock.flush()
-            python = os.path.join(self.path, "bin", "python")
-            hint = f"The packages of {self.path} could not be installed; is the package index reachable?"
-            if self.uv:
-                argv = [self.uv, "pip", "sync", "--python", python, "--require-hashes", lock.name]
-                output = self.run([*argv, "--dry-run"] if dry else argv, hint)
-                return [line.strip() for line in CHANGE_LINE.findall(output)]
-            if self.installed_lock() == text:
-                return []
-            if not dry:
-                pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-                self.run([*pip, "--require-hashes", "--requirement", lock.name], hint)
-            return ["+ all packages of the lock"]
+    def sync(self, lock_path: str) -> list[str]:
+        """Install and remove until the lock's packages are there; return what was done."""
+        hint = f"The packages of {self.path} could not be installed; is the package index reachable?"
+        if self.uv:
+            argv = [self.uv, "pip", "sync", "--python", self.own_python, "--require-hashes", lock_path]
+            return [line.strip() for line in CHANGE_LINE.findall(run_program(argv, hint))]
+        pip = [self.own_python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run_program([*pip, "--require-hashes", "--requirement", lock_path], hint)
+        return [ALL_PACKAGES]
 
 
-def ensure(module: AnsibleModule) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Wanted:
+    """What an environment should hold."""
+
+    locks: list[str]
+    wheel_path: str = ""
+    wheel: bytes = field(default=b"", repr=False)
+
+    @property
+    def text(self) -> str:
+        """One lock: the given ones, then the wheel with its hash."""
+        lines = [lock.rstrip("\n") for lock in self.locks]
+        if self.wheel_path:
+            lines.append(f"{self.wheel_path} --hash=sha256:{hashlib.sha256(self.wheel).hexdigest()}")
+        return "\n".join(lines) + "\n"
+
+    def bring(self, environment: Environment) -> str:
+        """Write wheel and lock to the host; return the lock's path."""
+        if self.wheel_path:
+            os.makedirs(os.path.dirname(self.wheel_path), mode=0o755, exist_ok=True)
+            with open(f"{self.wheel_path}.new", "wb") as handle:
+                handle.write(self.wheel)
+            os.replace(f"{self.wheel_path}.new", self.wheel_path)
+        lock_path = os.path.join(environment.path, "requirements.txt")
+        with open(lock_path, "w", encoding="utf-8") as handle:
+            handle.write(self.text)
+        return lock_path
+
+
+def python_version(python: str, versions: list[str]) -> str:
+    """Return "3.11" for that interpreter; raise UnusableEnvironmentError where it is none or not in VERSIONS."""
+    named = re.search(r"/python(3\.\d+)$", os.path.realpath(python))
+    if named and os.access(python, os.X_OK):
+        version = named.group(1)
+    else:
+        # Also a name such as python3.12 may be a shim that leads nowhere: only running it tells.
+        argv = [python, "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        version = run_program(argv, f"{python} is not a Python that runs; name another.").strip()
+    if versions and version not in versions:
+        raise UnusableEnvironmentError(
+            f"{python} is Python {version}; needed is {' or '.join(versions)}. Name another."
+        )
+    return version
+
+
+def ensure(arguments: dict[str, Any]) -> dict[str, Any]:
     """Make the environment what it should be and return the module's result."""
-    params, dry = module.params, module.check_mode
-    environment = Environment(module)
-    missing = [wheel for wheel in params["wheels"] if not os.path.exists(wheel)]
-    version = environment.python_version(params["python"])
-    if version is None:
-        raise UnusableEnvironmentError(f"{params['python']} is not a Python that runs; name another.")
-    site = os.path.join(params["path"], "lib", f"python{version}", "site-packages")
-    if dry and (missing or (params["uv"] and not os.access(params["uv"], os.X_OK))):
-        # A first run in check mode: an earlier task would have brought these.
-        return {"changed": True, "changes": ["+ all packages of the lock"], "digest": "", "site_packages": site}
-    if missing:
-        raise UnusableEnvironmentError(f"{missing[0]} is not there; bring the wheel to the host first.")
+    version = python_version(arguments["python"], arguments.get("versions") or [])
+    environment = Environment(arguments["path"], arguments["python"], version, arguments.get("uv") or None)
+    wanted = Wanted(arguments["locks"])
+    if arguments.get("wheel"):
+        wheel_path = os.path.join(arguments["wheel_folder"], arguments["wheel"])
+        wanted = Wanted(arguments["locks"], wheel_path, base64.b64decode(arguments["wheel_content"]))
+    digest = hashlib.sha256(f"{version}\n{wanted.text}".encode()).hexdigest()
+    result = {"changed": False, "changes": [], "digest": digest, "site_packages": environment.site_packages}
 
-    text = requirements_text(params["locks"], params["wheels"])
-    made = environment.is_made(version)
-    changes = [] if made else [f"+ environment of Python {version}"]
-    if not made and not dry:
+    record = environment.record()
+    made = environment.is_made()
+    if made and record == {"digest": digest, "packages": environment.packages()}:
+        return result
+    if arguments["_ansible_check_mode"]:
+        return result | {"changed": True, "changes": [ALL_PACKAGES]}
+    # A wheel of our own changes without its version changing: uv would take the one that lies there for the same.
+    if not made or (wanted.wheel_path and record.get("digest") != digest):
         environment.make()
-    if made or not dry:
-        # A wheel of our own may change without its version changing: then only the kept lock shows it.
-        if params["uv"] and params["wheels"] and made and environment.installed_lock() != text and not dry:
-            environment.make()
-        changes += environment.sync(text, dry=dry)
-        if environment.installed_lock() != text:
-            changes = changes or ["~ lock"]
-            if not dry:
-                environment.remember_lock(text)
-    digest = hashlib.sha256(f"{version}\n{text}".encode()).hexdigest()
-    return {"changed": bool(changes), "changes": changes, "digest": digest, "site_packages": site}
+    changes = environment.sync(wanted.bring(environment))
+    environment.remember(digest)
+    return result | {"changed": True, "changes": changes or ["~ record of what is installed"]}
 
 
-def main() -> None:
-    """Run as an Ansible module."""
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "python": {"type": "path", "required": True},
-            "locks": {"type": "list", "elements": "str", "required": True},
-            "wheels": {"type": "list", "elements": "path", "default": []},
-            "uv": {"type": "path"},
-        },
-        supports_check_mode=True,
-    )
+def run(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the module's result for these arguments."""
     try:
-        result = ensure(module)
+        return ensure(arguments)
     except UnusableEnvironmentError as error:
-        module.fail_json(msg=str(error))
+        return {"failed": True, "msg": str(error)}
     except OSError as error:
-        module.fail_json(msg=f"The Python environment {module.params['path']} could not be written: {error}")
-    module.exit_json(**result)
+        return {"failed": True, "msg": f"The Python environment {arguments['path']} could not be written: {error}"}
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(json.dumps(run(json.loads(ARGUMENTS))))

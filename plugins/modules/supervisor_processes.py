@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import xmlrpc.client
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
+# Ansible writes the call's arguments here; file_set.py says why.
+ARGUMENTS = r"""<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>"""
 
 DOCUMENTATION = r"""
 module: supervisor_processes
@@ -131,38 +134,29 @@ def apply(api: Any) -> list[str]:
     return done
 
 
-def ensure(params: dict[str, Any], *, dry: bool) -> list[str]:
+def ensure(arguments: dict[str, Any]) -> list[str]:
     """Have supervisord and its processes run; return what was done, or would be."""
-    api = connect(params["socket"])
-    if dry:
+    api = connect(arguments["socket"])
+    if arguments["_ansible_check_mode"]:
         return [] if api is not None else ["started supervisord"]
     if api is not None:
         return apply(api)
-    if not os.path.exists(params["config"]):
-        raise SupervisorError(f"{params['config']} is not there; run playbooks/site.yml")
-    start(params["program"], params["config"], params["socket"], params["start_timeout"])
+    if not os.path.exists(arguments["config"]):
+        raise SupervisorError(f"{arguments['config']} is not there; run playbooks/site.yml")
+    start(arguments["program"], arguments["config"], arguments["socket"], arguments.get("start_timeout", 15))
     return ["started supervisord"]
 
 
-def main() -> None:
-    """Run as an Ansible module."""
-    module = AnsibleModule(
-        argument_spec={
-            "program": {"type": "path", "required": True},
-            "config": {"type": "path", "required": True},
-            "socket": {"type": "path", "required": True},
-            "start_timeout": {"type": "int", "default": 15},
-        },
-        supports_check_mode=True,
-    )
+def run(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the module's result for these arguments."""
     try:
-        changes = ensure(module.params, dry=module.check_mode)
+        changes = ensure(arguments)
     except SupervisorError as error:
-        module.fail_json(msg=str(error))
+        return {"failed": True, "msg": str(error)}
     except (OSError, xmlrpc.client.Error) as error:
-        module.fail_json(msg=f"supervisord did not do what it was asked: {error}")
-    module.exit_json(changed=bool(changes), changes=changes)
+        return {"failed": True, "msg": f"supervisord did not do what it was asked: {error}"}
+    return {"changed": bool(changes), "changes": changes}
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(json.dumps(run(json.loads(ARGUMENTS))))
