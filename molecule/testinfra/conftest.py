@@ -22,11 +22,14 @@ EXPECTED = "testinfra_expected"
 @cache
 def expectations(inventory: str) -> dict[str, dict[str, Any]]:
     """`testinfra_expected` of every host, as Ansible itself renders it from the inventory."""
-    command = [str(Path(sys.executable).parent / "ansible"), "all", "--inventory", inventory, "--one-line"]
+    command = [str(Path(sys.executable).parent / "ansible"), "all", "--inventory", inventory]
+    output = {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
+    # Further callbacks, such as a profile of the tasks, would print beside the JSON.
+    inherited = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CALLBACKS_ENABLED"}
     answer = subprocess.run(  # noqa: S603  (the control venv's own ansible; nothing comes from outside)
         [*command, "--module-name", "ansible.builtin.debug", "--args", f"var={EXPECTED}"],
         cwd=REPOSITORY,
-        env=os.environ | {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
+        env=inherited | output,
         capture_output=True,
         text=True,
         check=True,
