@@ -67,6 +67,7 @@ class DirectoryStore(HttpStore):
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             raise ChromactlError(f"{directory}: cannot be copied for reading: {done.stderr.strip()[:300]}")
+        _mend(copy)
         return copy
 
     def free_bytes(self) -> int | None:
@@ -95,6 +96,24 @@ def check_is_database(directory: Path) -> None:
         raise NotChromaError(f"{path}: cannot be read as a database ({error}); is it damaged or not yours?") from error
     if not tables >= _TABLES:
         raise NotChromaError(f"{path}: a database, but not Chroma's (its tables are missing)")
+
+
+def _mend(copy: Path) -> None:
+    """Take out of a copy's log what makes 1.5.9 panic and then answer nothing at all.
+
+    0.5 and 0.6 log a record without a document as {"chroma:document": null} if others of its batch had one;
+    1.5.9 expects a text there, or no such key (rust/log/src/sqlite_log.rs). Both mean no document.
+    """
+    key = '$."chroma:document"'
+    statement = (
+        "UPDATE embeddings_queue SET metadata = json_remove(metadata, ?) "
+        "WHERE json_valid(metadata) AND json_type(metadata, ?) = 'null'"
+    )
+    try:
+        with contextlib.closing(sqlite3.connect(copy / DATABASE)) as connection, connection:
+            connection.execute(statement, (key, key))
+    except sqlite3.Error as error:
+        raise NotChromaError(f"{copy / DATABASE}: cannot be read as a database ({error}); is it damaged?") from error
 
 
 @contextlib.contextmanager
