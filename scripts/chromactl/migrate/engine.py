@@ -67,6 +67,7 @@ class _Run:
         self._checkpoint = self._resume() or Checkpoint(state.new_run(), "preflight", config.fingerprint)
         self._folder = RunFolder(state.run_folder(config, self._checkpoint.run))
         self._written: list[Path] = []
+        self._held: dict[str, CollectionState] = {}
         self._report = Report(
             status="complete",
             changed=True,
@@ -227,9 +228,20 @@ class _Run:
             if there is None:
                 pending.append(planned.name)
                 continue
-            comparison, _ = verify(target, there, planned, self._config.profile, self._folder, unseen, to_the_end=False)
+            comparison, digest = verify(
+                target, there, planned, self._config.profile, self._folder, unseen, to_the_end=False
+            )
             if not comparison.differences:
                 self._note_rounding(comparison)
+                self._held[planned.name] = CollectionState(
+                    planned.name,
+                    len(planned.ids),
+                    planned.spec.space,
+                    imported=comparison.compared,
+                    verified=comparison.compared,
+                    target_key=there.key,
+                    digest=digest,
+                )
                 continue
             if not self._config.replace and not self._untouched(target, there, checkpoint_dir):
                 first = comparison.differences[0]
@@ -250,7 +262,7 @@ class _Run:
         finished: dict[str, CollectionState] = {}
         for _, checkpoint in state.checkpoints(replace(self._config, checkpoint_dir=checkpoint_dir), same_target=True):
             if checkpoint.phase == "complete":
-                finished |= {collection.name: collection for collection in checkpoint.collections}
+                finished |= {entry.name: entry for entry in checkpoint.collections if entry.target_key is not None}
         return finished
 
     def _occupied(self, name: str, seen: str) -> str:
@@ -354,10 +366,7 @@ class _Run:
         """The target holds everything already, found by reading it: leave no trace of this run."""
         self._report.status = "unchanged"
         self._report.changed = False
-        self._report.collections = [
-            replace(entry, imported=verdict.passed[entry.name], verified=verdict.passed[entry.name])
-            for entry in self._states(plan, verdict)
-        ]
+        self._report.collections = self._states(plan, verdict)
         self._report.phases = list(self._checkpoint.phases)
         self._forget()
         self._folder.remove()
@@ -387,10 +396,9 @@ class _Run:
         self._written.clear()
 
     def _states(self, plan: Plan, verdict: Verdict) -> list[CollectionState]:
-        return [
-            CollectionState(planned.name, len(planned.ids), planned.spec.space, rejected=verdict.rejected[planned.name])
-            for planned in plan.collections
-        ]
+        # What the target was found to hold already keeps its key and digest: it is known as ours in later runs too.
+        fresh = [CollectionState(entry.name, len(entry.ids), entry.spec.space) for entry in plan.collections]
+        return [replace(self._held.get(entry.name, entry), rejected=verdict.rejected[entry.name]) for entry in fresh]
 
     def _note_rounding(self, comparison: Comparison) -> None:
         self._report.rounded_embeddings += comparison.rounded_embeddings
