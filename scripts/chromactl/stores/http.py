@@ -230,9 +230,9 @@ class HttpStore:
                 try:
                     self._http.request("POST", self._path(collection, "add"), content, tries=1)
                     return
-                except (RequestError, PreconditionError) as error:
-                    if isinstance(error, RequestError):
-                        raise
+                except RequestError:
+                    raise
+                except ChromactlError as error:
                     log.warning("%s; sent again as upsert", error)
             self._http.request("POST", self._path(collection, "upsert"), content)
         except RequestError as error:
