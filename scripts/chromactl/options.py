@@ -25,8 +25,10 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 
 
 def folder(name: str, default: str, what: str) -> Callable[[F], F]:
-    """An option for a folder that is made if need be."""
-    return option(name, default=default, show_default=True, type=click.Path(path_type=Path), help=what)
+    """An option for a folder that is made if need be; absolute, so that messages name it from anywhere."""
+    return option(
+        name, default=default, show_default=True, type=click.Path(path_type=Path, resolve_path=True), help=what
+    )
 
 
 def token_file(name: str, what: str) -> Callable[[F], F]:
