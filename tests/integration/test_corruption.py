@@ -1,0 +1,132 @@
+"""A record that is bent or lost on its way to the target is found, named, and nothing goes live."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from support.command import Chromactl
+from support.databases import Database, assert_holds
+from support.forwarder import Spoil, forwarder
+from support.records import Made, plain
+
+VICTIM = "r00042"
+
+
+def row(body: dict[str, Any]) -> int | None:
+    return body["ids"].index(VICTIM) if VICTIM in body["ids"] else None
+
+
+def embedding(path: str, body: dict[str, Any]) -> bool:
+    if (at := row(body)) is None:
+        return False
+    vector = np.frombuffer(base64.b64decode(body["embeddings"][at]), "<f4").copy()
+    vector[3] = np.nextafter(vector[3], np.float32(100))
+    body["embeddings"][at] = base64.b64encode(vector.tobytes()).decode()
+    return True
+
+
+def metadata(path: str, body: dict[str, Any]) -> bool:
+    if (at := row(body)) is None:
+        return False
+    body["metadatas"][at]["number"] += 1
+    return True
+
+
+def metadata_type(path: str, body: dict[str, Any]) -> bool:
+    if (at := row(body)) is None:
+        return False
+    body["metadatas"][at]["number"] = float(body["metadatas"][at]["number"])
+    return True
+
+
+def metadata_key(path: str, body: dict[str, Any]) -> bool:
+    if (at := row(body)) is None:
+        return False
+    del body["metadatas"][at]["odd"]
+    return True
+
+
+def document(path: str, body: dict[str, Any]) -> bool:
+    if (at := row(body)) is None:
+        return False
+    body["documents"][at] += " "
+    return True
+
+
+def dropped(path: str, body: dict[str, Any]) -> bool:
+    if (at := row(body)) is None:
+        return False
+    for column in body.values():
+        del column[at]
+    return True
+
+
+def renamed(path: str, body: dict[str, Any]) -> bool:
+    if (at := row(body)) is None:
+        return False
+    body["ids"][at] = "somebody else"
+    return True
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fields"),
+    [
+        (embedding, {"embedding"}),
+        (metadata, {"number"}),
+        (metadata_type, {"number"}),
+        (metadata_key, {"odd"}),
+        (document, {"document"}),
+        (dropped, {"record"}),
+        (renamed, {"record"}),
+    ],
+)
+@pytest.mark.parametrize("occupied", [False, True])
+def test_what_is_spoiled_on_the_way_never_goes_live(
+    pair: tuple[Database, Database],
+    chromactl: Chromactl,
+    tmp_path: Path,
+    spoil: Spoil,
+    fields: set[str],
+    occupied: bool,
+) -> None:
+    source, target = pair
+    live = Made("pets", "l2", plain(5, seed=3))
+    source.put(Made("pets", "l2", plain(60)), Made("other", "l2", plain(5)))
+    if occupied:
+        target.put(live)
+    with forwarder(target.url, spoil) as between:
+        place = ["--source-url", source.url, "--target-url", between.url, "--database", source.name]
+        ended = chromactl("migrate", *place, "--profile", "identity", "--replace", "--json")
+        assert between.spoiled == 1
+    assert (ended.code, ended.out) == (4, "")
+    (differences,) = (tmp_path / "migration_logs").glob("*.differences.jsonl")
+    assert str(differences) in ended.complaint
+    lines = [orjson.loads(line) for line in differences.read_bytes().splitlines()]
+    assert {line["collection"] for line in lines} == {"pets"}
+    assert VICTIM in {line["id"] for line in lines}
+    assert {line["field"] for line in lines} == fields
+    assert target.names() == (["pets"] if occupied else [])
+    if occupied:
+        assert_holds(target.records("pets"), live.records, "l2")
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(
+    pair: tuple[Database, Database], chromactl: Chromactl, status: int
+) -> None:
+    source, target = pair
+    made = Made("pets", "l2", plain(60))
+    source.put(made)
+    with forwarder(target.url) as between:
+        between.refuse.extend([status, status])
+        place = ["--source-url", source.url, "--target-url", between.url, "--database", source.name]
+        ended = chromactl("migrate", *place, "--profile", "identity", "--json")
+        assert between.refuse == []
+    assert ended.code == 0, ended.err
+    assert_holds(target.records("pets"), made.records, "l2")
