@@ -5,48 +5,31 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-EXPECTED = "testinfra_expected"
+EXPECTED = "TESTINFRA_EXPECTED"
 
 
 @cache
-def expectations(inventory: str) -> dict[str, dict[str, Any]]:
-    """`testinfra_expected` of every host, as Ansible itself renders it from the inventory."""
-    command = [str(Path(sys.executable).parent / "ansible"), "all", "--inventory", inventory]
-    output = {"ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"}
-    # Further callbacks, such as a profile of the tasks, would print beside the JSON.
-    inherited = {name: value for name, value in os.environ.items() if name != "ANSIBLE_CALLBACKS_ENABLED"}
-    answer = subprocess.run(  # noqa: S603  (the control venv's own ansible; nothing comes from outside)
-        [*command, "--module-name", "ansible.builtin.debug", "--args", f"var={EXPECTED}"],
-        cwd=REPOSITORY,
-        env=inherited | output,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    hosts = json.loads(answer.stdout)["plays"][0]["tasks"][0]["hosts"]
-    return {name: result[EXPECTED] for name, result in hosts.items()}
+def expectations() -> dict[str, dict[str, Any]]:
+    """The inventory's `testinfra_expected` of every host, as playbooks/verify.yml renders it."""
+    if EXPECTED not in os.environ:
+        pytest.exit(f"{EXPECTED} is not set: run this suite by `make verify ENV=local`", returncode=3)
+    hosts: dict[str, dict[str, Any]] = json.loads(os.environ[EXPECTED])
+    return hosts
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give a test one call for each thing of the inventory that it names in its parameters."""
-    inventory = metafunc.config.getoption("--ansible-inventory")
     for parameter, (list_name, identity) in PARAMETERS.items():
         if parameter in metafunc.fixturenames:
             found = {
-                identity(value): value
-                for expected in expectations(inventory).values()
-                for value in _items(expected, list_name)
+                identity(value): value for expected in expectations().values() for value in _items(expected, list_name)
             }
             metafunc.parametrize(parameter, found.values(), ids=found.keys())
 
@@ -71,10 +54,9 @@ PARAMETERS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 @pytest.fixture(scope="module")
-def expected(request: pytest.FixtureRequest, host: Any) -> dict[str, Any]:
+def expected(host: Any) -> dict[str, Any]:
     """What the inventory says of the host under test."""
-    inventory = request.config.getoption("--ansible-inventory")
-    return expectations(inventory)[host.backend.get_pytest_id().removeprefix("ansible://")]
+    return expectations()[host.backend.get_pytest_id().removeprefix("ansible://")]
 
 
 class Answer:
