@@ -75,7 +75,12 @@ def cli() -> None:
 )
 @option("--replace", is_flag=True, help="Take the place of target collections with other content; they are kept.")
 @option("--dry-run", is_flag=True, help="Read and check everything, write nothing, say PROCEED or INVESTIGATE.")
-@option("--checkpoint-file", "--resume-from", type=click.Path(path_type=Path), help="Resume from this checkpoint.")
+@option(
+    "--checkpoint-file",
+    "--resume-from",
+    type=click.Path(path_type=Path, readable=False),
+    help="Resume from this checkpoint.",
+)
 @folder("--checkpoint-dir", "migration_checkpoints", "Checkpoints and exported shards.")
 @folder("--log-dir", "migration_logs", "Logs and reports.")
 @folder("--backup-dir", "migration_backups", "Snapshots of what is replaced.")
@@ -144,7 +149,12 @@ def sample(as_json: bool, verbose: bool, **given: Any) -> int:
 @token_file("--token-file", "the database")
 @tenant_option
 @database_option
-@option("--test-queries", required=True, type=click.Path(path_type=Path), help="JSON: [{text, collection, category}].")
+@option(
+    "--test-queries",
+    required=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="JSON: [{text, collection, category}].",
+)
 @option("--limit-ms", default=LIMIT_MS, show_default=True, type=click.FloatRange(0), help="What p95 has to stay below.")
 @verbose_option
 @json_option

@@ -25,6 +25,24 @@ def to_stderr(*, verbose: bool) -> None:
     logger.handlers = [handler]
 
 
+class _LogFile(logging.FileHandler):
+    """A log file that says once, as an error of the command, that it cannot be written; never a traceback."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._path = path
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Raise what the first failing write came to; drop what follows."""
+        error = sys.exc_info()[1]
+        if self._failed or not isinstance(error, OSError):
+            return
+        self._failed = True
+        with files.explained(self._path):
+            raise error
+
+
 def to_file(folder: Path, command: str) -> Path:
     """Also write everything to `<folder>/<command>_<YYYYmmdd_HHMMSS>.log`; that file.
 
@@ -33,7 +51,7 @@ def to_file(folder: Path, command: str) -> Path:
     """
     path = files.make_folder(folder) / f"{command}_{datetime.now(UTC):%Y%m%d_%H%M%S}.log"
     with files.explained(path):
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _LogFile(path)
     handler.setLevel(logging.DEBUG)
     handler.setFormatter(logging.Formatter(_FILE_FORMAT))
     logging.getLogger("chromactl").addHandler(handler)

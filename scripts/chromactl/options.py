@@ -27,14 +27,20 @@ def option(*names: str, **settings: Any) -> Callable[[F], F]:
 def folder(name: str, default: str, what: str) -> Callable[[F], F]:
     """An option for a folder that is made if need be; absolute, so that messages name it from anywhere."""
     return option(
-        name, default=default, show_default=True, type=click.Path(path_type=Path, resolve_path=True), help=what
+        name,
+        default=default,
+        show_default=True,
+        type=click.Path(path_type=Path, resolve_path=True, readable=False),
+        help=what,
     )
 
 
 def token_file(name: str, what: str) -> Callable[[F], F]:
     """An option for the file that holds a token."""
     twin = f"CHROMACTL_{name.removeprefix('--').removesuffix('-file').replace('-', '_').upper()}"
-    return option(name, type=click.Path(path_type=Path), help=f"File with the token of {what} (or {twin} itself).")
+    return option(
+        name, type=click.Path(path_type=Path, readable=False), help=f"File with the token of {what} (or {twin} itself)."
+    )
 
 
 json_option = option("--json", "as_json", is_flag=True, help="One JSON object on stdout, and no lines on stderr.")

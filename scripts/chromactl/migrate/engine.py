@@ -138,7 +138,7 @@ class _Run:
         path = access.location.path
         if path is None:
             return open_target(access, "")
-        if access.location.kind is Kind.DIRECTORY and path.exists() and any(path.iterdir()):
+        if access.location.kind is Kind.DIRECTORY and path.exists() and (not path.is_dir() or any(path.iterdir())):
             return open_source(access)
         if access.location.kind is not Kind.DIRECTORY and path.exists():
             raise PreconditionError(f"{path}: exists already; give a new name, backups are never overwritten")
