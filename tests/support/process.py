@@ -1,0 +1,125 @@
+"""The command line as a process of its own: to be watched, interrupted and killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from support.command import Ended
+
+DEADLINE_SECONDS = 60.0
+_AS_USER = """
+import importlib, os, pkgutil, sys, encodings.idna
+import chromactl, chromactl.cli, httpx, pyarrow.parquet
+for module in pkgutil.walk_packages(chromactl.__path__, 'chromactl.'):
+    if not module.name.endswith('__main__'):
+        importlib.import_module(module.name)
+httpx.Client().close()
+chromactl.schema.profile.load("identity")
+user = int(sys.argv.pop(1))
+os.setgroups([])
+os.setgid(user)
+os.setuid(user)
+chromactl.cli.main()
+"""
+"""Everything is loaded before the privileges go: the interpreter itself may lie where that user cannot read."""
+
+
+class Running:
+    """A chromactl process, in the folder it was started in."""
+
+    def __init__(self, folder: Path, arguments: list[str], user: int | None = None) -> None:
+        self.folder = folder
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("CHROMACTL_")}
+        self.process = subprocess.Popen(  # noqa: S603 (the tests' own arguments)
+            [sys.executable, *(["-m", "chromactl"] if user is None else ["-c", _AS_USER, str(user)]), *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell's background job ignores Ctrl-C; what is tested here must not have inherited that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+        )
+
+    def until(self, seen: Callable[[], bool]) -> bool:
+        """Wait until it is seen; False if the process ended before."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not seen():
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, "never seen"
+            time.sleep(0.002)
+        return True
+
+    def ledger(self, step: str) -> int:
+        """How many entries of this step the ledgers below the folder hold."""
+        return sum(
+            content.count(f'"step":"{step}"'.encode())
+            for content in _contents(self.folder.glob("migration_checkpoints/run-*/ledger.jsonl"))
+        )
+
+    def reached(self, phase: str) -> bool:
+        """Whether a checkpoint says that the phase is done."""
+        contents = _contents(self.folder.glob("migration_checkpoints/checkpoint_*.json"))
+        return any(json.loads(content)["phase"] == phase for content in contents if content)
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> Ended:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=DEADLINE_SECONDS)
+        return Ended(self.process.returncode, out, err)
+
+
+def _contents(paths: Iterator[Path]) -> list[bytes]:
+    found = []
+    for path in paths:
+        try:
+            found.append(path.read_bytes())
+        except FileNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def running(folder: Path, *arguments: object, user: int | None = None) -> Iterator[Running]:
+    """The process; killed if the block is left before it ended."""
+    started = Running(folder, [str(argument) for argument in arguments], user)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.kill()
+        started.process.communicate()
+
+
+def run_in(folder: Path, *arguments: object, user: int | None = None) -> Ended:
+    """A process from start to end."""
+    with running(folder, *arguments, user=user) as started:
+        return started.end()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one started."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        found += [int(word) for word in task.read_text().split()]
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
