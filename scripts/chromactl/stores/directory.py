@@ -32,6 +32,8 @@ class DirectoryStore(HttpStore):
     def __init__(self, directory: Path, *, writable: bool, tenant: str, database: str, side: str) -> None:
         self._directory = directory
         self._stack = contextlib.ExitStack()
+        self._is_new = writable and not directory.exists()
+        self._made_for_nothing = True
         try:
             opened = self._own(directory) if writable else self._copy(directory)
             self._server = OwnServer(opened)
@@ -41,14 +43,22 @@ class DirectoryStore(HttpStore):
             self._stack.close()
             raise
         self.url = f"path:{directory}"
+        self._made_for_nothing = False
 
     def _own(self, directory: Path) -> Path:
-        if directory.exists() and any(directory.iterdir()):
+        if not self._is_new and any(directory.iterdir()):
             check_is_database(directory)
         files.make_folder(directory)
         self._stack.enter_context(_locked(directory))
         _check_nobody_has_it_open(directory)
+        if self._is_new:
+            # Before the lock is let go: a run that was refused leaves no folder that was not there.
+            self._stack.callback(self._remove_if_made_for_nothing)
         return directory
+
+    def _remove_if_made_for_nothing(self) -> None:
+        if self._made_for_nothing:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _copy(self, directory: Path) -> Path:
         check_is_database(directory)
@@ -75,7 +85,10 @@ class DirectoryStore(HttpStore):
         return files.free_bytes(self._directory)
 
     def close(self) -> None:
-        """Stop the server, remove the copy, let go of the lock."""
+        """Stop the server, remove the copy or a new folder that stayed without collections, let go of the lock."""
+        if self._is_new:
+            with contextlib.suppress(ChromactlError):
+                self._made_for_nothing = not self.collections()
         super().close()
         self._stack.close()
 
