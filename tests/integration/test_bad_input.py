@@ -54,6 +54,7 @@ def untouched(modern: Server, receiving: Server) -> Iterator[None]:
 def test_a_refused_connection(chromactl: Chromactl, modern: Server, untouched: None) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     refused(migrate(chromactl, url, "path:out"), 3, url, "connection refused", "is the server running")
+    assert not Path("out").exists()
     refused(migrate(chromactl, modern.url, url), 3, url, "connection refused", "is the server running")
 
 

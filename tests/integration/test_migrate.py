@@ -16,7 +16,12 @@ from support.servers import Server, chroma_server
 from support.trees import tree
 
 SOURCES = ["0.6.3", "1.5.9", "path 0.6.3", "path 1.5.9", "snapshot", "json"]
-TARGETS = ["1.5.9", "path", "snapshot", "json"]
+WAYS = [
+    *((source, "1.5.9") for source in SOURCES),
+    *((source, "path") for source in ("0.6.3", "path 0.6.3", "path 1.5.9", "snapshot")),
+    *((source, "snapshot") for source in ("0.6.3", "1.5.9", "json")),
+    *((source, "json") for source in ("0.6.3", "1.5.9", "snapshot")),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,7 @@ def check(database: Database, wanted: list[Made]) -> None:
             assert database.metric(made.name) == made.space
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("source", "target"), WAYS)
 def test_everything_arrives_and_the_source_stays(
     source: str, target: str, sources: Sources, chromactl: Chromactl, tmp_path: Path
 ) -> None:
