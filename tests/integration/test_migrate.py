@@ -50,8 +50,7 @@ class Sources:
         """What no migration may change."""
         servers = [Database(server) for server in (self.legacy, self.modern)]
         there = [
-            {name: (database.description(name), database.counts()[name]) for name in database.names()}
-            for database in servers
+            ({name: database.description(name) for name in database.names()}, database.counts()) for database in servers
         ]
         return there, {version: tree(path) for version, path in self.directories.items()}, tree(self.files)
 
