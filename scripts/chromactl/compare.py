@@ -51,6 +51,11 @@ class Comparison:
             self._metadata(expected.ids[row], expected.metadatas[row] or {}, actual.metadatas[other] or {})
         self.compared += len(both)
 
+    def add_rounding(self, other: Comparison) -> None:
+        """Count another comparison's roundings as this one's."""
+        self.rounded_embeddings += other.rounded_embeddings
+        self.rounded_floats += other.rounded_floats
+
     def _embeddings(self, expected: Batch, actual: Batch, space: str) -> None:
         if not len(expected):
             return

@@ -60,9 +60,3 @@ class LockedError(ChromactlError):
     """Another run holds the database or the run's folder."""
 
     exit_code = 5
-
-
-class InterruptedRunError(ChromactlError):
-    """A signal ended the run; what was done is kept and the same command goes on from there."""
-
-    exit_code = 130

@@ -69,18 +69,22 @@ class Sample:
 
     def batches(self, collection: str, *, embed: bool = True) -> Iterator[Batch]:
         """The collection's records; without `embed`, with embeddings of dimension 0."""
-        random = Random(f"{self.seed} {collection}")  # noqa: S311 (test data, no secret)
-        records = [_record(random, collection, number) for number in range(self.sizes()[collection])]
-        for start in range(0, len(records), BATCH_RECORDS):
-            part = records[start : start + BATCH_RECORDS]
-            documents = [document for _, document, _ in part]
-            yield Batch(
-                ids=[record for record, _, _ in part],
-                embeddings=hashing_embeddings(documents, self.dimension) if embed else np.empty((len(part), 0), "<f4"),
-                documents=list(documents),
-                uris=[None] * len(part),
-                metadatas=[metadata for _, _, metadata in part],
-            )
+        for start in range(0, self.sizes()[collection], BATCH_RECORDS):
+            yield self.batch(collection, start, embed=embed)
+
+    def batch(self, collection: str, start: int, *, embed: bool = True) -> Batch:
+        """The batch that begins at this record, made without those before it."""
+        random = Random(f"{self.seed} {collection} {start}")  # noqa: S311 (test data, no secret)
+        end = min(start + BATCH_RECORDS, self.sizes()[collection])
+        records = [_record(random, collection, number) for number in range(start, end)]
+        documents = [document for _, document, _ in records]
+        return Batch(
+            ids=[record for record, _, _ in records],
+            embeddings=hashing_embeddings(documents, self.dimension) if embed else np.empty((len(records), 0), "<f4"),
+            documents=list(documents),
+            uris=[None] * len(records),
+            metadatas=[metadata for _, _, metadata in records],
+        )
 
 
 def make(sample: Sample, target: Target, console: Console) -> bool:
@@ -113,12 +117,12 @@ def make(sample: Sample, target: Target, console: Console) -> bool:
 
 
 def _holds(target: Target, collection: Collection, sample: Sample) -> bool:
-    """Whether the collection has the sample's ids, documents and metadata (embeddings follow from documents)."""
-    wanted: dict[str, tuple[str | None, Metadata | None]] = {}
-    for batch in sample.batches(collection.name, embed=False):
-        wanted |= _rows(batch)
-    ids = target.ids(collection)
-    return set(ids) == set(wanted) and _rows(target.read_text(collection, ids)) == wanted
+    """Whether the collection has the sample's ids, and the first batch's documents and metadata."""
+    size = sample.sizes()[collection.name]
+    if set(target.ids(collection)) != {_id(collection.name, number) for number in range(size)}:
+        return False
+    first = sample.batch(collection.name, 0, embed=False)
+    return _rows(target.read_text(collection, first.ids)) == _rows(first)
 
 
 def _rows(batch: Batch) -> dict[str, tuple[str | None, Metadata | None]]:
@@ -144,7 +148,11 @@ def _record(random: Random, collection: str, number: int) -> tuple[str, str, Met
         metadata["is_disputed"] = True
     if random.random() < 0.3:
         metadata["citation"] = f"if://citation/{short}-{number:05d}-2025-{number % 12 + 1:02d}-{number % 28 + 1:02d}"
-    return f"{short}_{number:06d}", document, metadata | _own_fields(random, collection, document)
+    return _id(collection, number), document, metadata | _own_fields(random, collection, document)
+
+
+def _id(collection: str, number: int) -> str:
+    return f"{collection.removeprefix('sergio_')}_{number:06d}"
 
 
 def _own_fields(random: Random, collection: str, document: str) -> Metadata:

@@ -16,7 +16,7 @@ from chromactl.errors import PreconditionError, UsageError
 from chromactl.stores.base import Collection, Source
 from chromactl.stores.names import is_work_collection
 
-REPEATS = 10
+REPEATS = 5
 RESULTS = 5
 LIMIT_MS = 300.0
 

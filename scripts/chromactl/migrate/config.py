@@ -17,6 +17,7 @@ class MigrateConfig:
     """All options of `chromactl migrate`, checked.
 
     `collections` limits the run to these names (all that the profile takes, when empty).
+    `quick` is about running a finished migration again: see chromactl.migrate.recheck.
     `replace` allows taking the place of target collections with other content (they are kept under a new name).
     """
 
@@ -29,6 +30,7 @@ class MigrateConfig:
     batch_size: int = 1000
     max_reject_rate: float = 0.05
     collections: tuple[str, ...] = ()
+    quick: bool = False
     replace: bool = False
     dry_run: bool = False
     checkpoint_file: Path | None = None

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -19,15 +20,17 @@ import orjson
 
 from chromactl import files
 from chromactl.compare import Comparison
-from chromactl.console import Console, unseen
-from chromactl.errors import DataDiffersError, PreconditionError, UsageError
+from chromactl.console import Console
+from chromactl.errors import ChromactlError, DataDiffersError, PreconditionError, UsageError
 from chromactl.location import Kind
 from chromactl.migrate import state
 from chromactl.migrate.config import MigrateConfig
 from chromactl.migrate.export import export
 from chromactl.migrate.gate import Verdict, examine
-from chromactl.migrate.load import digest_of, load, verify
+from chromactl.migrate.load import load, verify
+from chromactl.migrate.occupancy import Occupancy
 from chromactl.migrate.plan import Plan, check_room, make_plan, read_plan
+from chromactl.migrate.recheck import still_the_same
 from chromactl.migrate.report import Report
 from chromactl.migrate.state import Checkpoint, CollectionState, PhaseResult, RunFolder
 from chromactl.snapshot.create import create as create_snapshot
@@ -64,7 +67,9 @@ class _Run:
     def __init__(self, config: MigrateConfig, console: Console, log_file: Path | None) -> None:
         self._config = config
         self._console = console
-        self._checkpoint = self._resume() or Checkpoint(state.new_run(), "preflight", config.fingerprint)
+        resumed = self._resume()
+        self._resumed = resumed is not None
+        self._checkpoint = resumed or Checkpoint(state.new_run(), "preflight", config.fingerprint)
         self._folder = RunFolder(state.run_folder(config, self._checkpoint.run))
         self._written: list[Path] = []
         self._held: dict[str, CollectionState] = {}
@@ -98,18 +103,30 @@ class _Run:
         """Everything, or what is left of it."""
         target = open_target(self._config.target, self._config.source.location.text)
         with contextlib.closing(target):
-            plan = self._plan(target)
+            if self._found_unchanged(target):
+                return self._report
+            occupancy = Occupancy(self._config, target, self._config.checkpoint_dir)
+            plan = self._plan(occupancy)
             verdict = self._gate(plan)
-            pending = self._pending(plan, target, self._config.checkpoint_dir)
+            pending = self._pending(plan, occupancy)
             if not pending and not self._checkpoint.reached("verify"):
-                return self._unchanged(plan, verdict)
-            if not pending:
-                # Cut off after the swap: all is done but saying so.
-                self._report.collections = list(self._checkpoint.collections)
-                return self._complete([], {}, target)
-            staged = self._import(plan, pending, verdict, target)
-            self._verify(plan, pending, staged, target)
-            return self._complete(pending, staged, target)
+                return self._nothing_to_do(plan, verdict)
+            with self._resumable():
+                if not pending:
+                    # Cut off after the swap: all is done but saying so.
+                    self._report.collections = list(self._checkpoint.collections)
+                    return self._complete([], {}, target)
+                staged = self._import(plan, pending, verdict, target)
+                self._verify(plan, pending, staged, target)
+                return self._complete(pending, staged, target)
+
+    @contextlib.contextmanager
+    def _resumable(self) -> Iterator[None]:
+        """Tell apart what stops a run before it began from what broke it off."""
+        try:
+            yield
+        except PreconditionError as error:
+            raise ChromactlError(f"the run broke off: {error}; then the same command goes on from here") from error
 
     def dry(self, checkpoint_dir: Path) -> Report:
         """Everything but writing: to the target, and outside a temporary folder."""
@@ -117,12 +134,13 @@ class _Run:
             target = self._readable_target()
             if target is not None:
                 stack.enter_context(contextlib.closing(target))
-            plan = self._plan(target)
+            occupancy = None if target is None else Occupancy(self._config, target, checkpoint_dir)
+            plan = self._plan(occupancy)
             verdict = self._examine(plan)
             good = verdict.reject_rate <= self._config.max_reject_rate
             pending = [planned.name for planned in plan.collections]
-            if target is not None:
-                pending = self._pending(plan, target, checkpoint_dir)
+            if occupancy is not None:
+                pending = self._pending(plan, occupancy)
         records = sum(verdict.passed[name] for name in pending)
         self._console.line(f"[DRY-RUN] Would import {records:,} chunks into {len(pending)} collections")
         self._report.status = "dry-run"
@@ -146,43 +164,54 @@ class _Run:
 
     # The phases
 
-    def _plan(self, target: Source | None) -> Plan:
+    def _found_unchanged(self, target: Source) -> bool:
+        """Whether this migration was finished before and still holds; the report is that of the finished run then."""
+        begun = perf_counter()
+        finished = state.finished(self._config)
+        if finished is None or self._resumed:
+            return False
+        path, checkpoint = finished
+        folder = RunFolder(state.run_folder(self._config, checkpoint.run))
+        plan = read_plan(folder.path)
+        if plan is None:
+            return False
+        with self._console.progress("recheck", plan.records) as advance:
+            comparison = still_the_same(self._config, plan, folder, target, advance)
+        if comparison is None:
+            self._console.line(f"Source or target has changed since run {checkpoint.run}; migrating again")
+            return False
+        self._note_rounding(comparison)
+        self._report.collections = list(checkpoint.collections)
+        self._report.rejects = checkpoint.rejects
+        self._report.skipped = plan.skipped
+        self._report.phases = [PhaseResult("recheck", perf_counter() - begun, plan.records)]
+        self._say_unchanged(path, checkpoint.run)
+        return True
+
+    def _plan(self, occupancy: Occupancy | None) -> Plan:
         begun = perf_counter()
         plan = read_plan(self._folder.path)
         if plan is None or not self._checkpoint.reached("export"):
             with contextlib.closing(open_source(self._config.source)) as source:
                 if plan is None:
+                    if occupancy is not None:
+                        occupancy.refuse_same_database(source)
                     plan = make_plan(self._config, source)
                     check_room(plan, self._folder.path)
-                    if target is not None:
-                        self._refuse_early(plan, target)
+                    if occupancy is not None:
+                        occupancy.refuse_early(plan)
                     self._folder.make()
                     plan.write(self._folder.path)
                 self._console.line(f"Total chunks to migrate: {plan.records:,}")
                 self._after("preflight", begun, plan.records)
                 begun = perf_counter()
-                with self._console.progress("export", plan.records) as advance:
+                with self._resumable(), self._console.progress("export", plan.records) as advance:
                     export(source, plan, self._folder, advance)
             self._after("export", begun, plan.records)
         saved = sum(shard.rows for planned in plan.collections for shard in self._folder.shards(planned.name))
         self._console.line(f"✓ Phase 1 Complete: {saved:,} chunks saved")
         self._report.skipped = plan.skipped
         return plan
-
-    def _refuse_early(self, plan: Plan, target: Source) -> None:
-        """Spare the operator an export that could only end in a refusal."""
-        if self._config.replace:
-            return
-        live = {collection.name: collection for collection in target.collections()}
-        ours = self._finished_here(self._config.checkpoint_dir)
-        for planned in plan.collections:
-            there = live.get(planned.name)
-            if there is None or (planned.name in ours and ours[planned.name].target_key == there.key):
-                continue
-            count = target.count(there)
-            fewest = len(planned.ids) * (1 - self._config.max_reject_rate)
-            if not fewest <= count <= len(planned.ids):
-                raise PreconditionError(self._occupied(planned.name, f"{count:,} records"))
 
     def _gate(self, plan: Plan) -> Verdict:
         verdict = self._examine(plan)
@@ -205,7 +234,8 @@ class _Run:
         for name in verdict.passed:
             self._console.line(f"Transformed {verdict.passed[name]:,} chunks of {name}")
         self._console.line(f"✓ Phase 2 Complete: {sum(verdict.passed.values()):,} chunks classified")
-        self._after("transform", perf_counter() - verdict.transform_seconds, verdict.records)
+        begun = perf_counter() - verdict.transform_seconds
+        self._after("transform", begun, verdict.records, rejects=dict(verdict.reasons))
         if verdict.reasons:
             issues = ", ".join(f"{reason} {count:,}" for reason, count in verdict.reasons.most_common())
             self._console.line(f"Issues found: {issues}")
@@ -214,62 +244,16 @@ class _Run:
         self._after("validate", perf_counter() - verdict.validate_seconds, verdict.records)
         return verdict
 
-    def _pending(self, plan: Plan, target: Source, checkpoint_dir: Path) -> list[str]:
-        """The collections that the target does not hold yet as they should be.
-
-        Raises:
-            PreconditionError: it holds one with other content that is not our own earlier work, and --replace
-                was not given.
-        """
-        live = {collection.name: collection for collection in target.collections()}
-        pending: list[str] = []
-        for planned in plan.collections:
-            there = live.get(planned.name)
-            if there is None:
-                pending.append(planned.name)
-                continue
-            comparison, digest = verify(
-                target, there, planned, self._config.profile, self._folder, unseen, to_the_end=False
-            )
-            if not comparison.differences:
-                self._note_rounding(comparison)
-                self._held[planned.name] = CollectionState(
-                    planned.name,
-                    len(planned.ids),
-                    planned.spec.space,
-                    imported=comparison.compared,
-                    verified=comparison.compared,
-                    target_key=there.key,
-                    digest=digest,
-                )
-                continue
-            if not self._config.replace and not self._untouched(target, there, checkpoint_dir):
-                first = comparison.differences[0]
-                self._folder.remove()
-                self._forget()
-                raise PreconditionError(
-                    self._occupied(planned.name, f"record {first.id!r}: {first.field} is {first.actual}")
-                )
-            pending.append(planned.name)
-        return pending
-
-    def _untouched(self, target: Source, there: Collection, checkpoint_dir: Path) -> bool:
-        """Whether the collection is what an earlier run left there, unchanged since."""
-        ours = self._finished_here(checkpoint_dir).get(there.name)
-        return ours is not None and ours.target_key == there.key and ours.digest == digest_of(target, there)
-
-    def _finished_here(self, checkpoint_dir: Path) -> dict[str, CollectionState]:
-        finished: dict[str, CollectionState] = {}
-        for _, checkpoint in state.checkpoints(replace(self._config, checkpoint_dir=checkpoint_dir), same_target=True):
-            if checkpoint.phase == "complete":
-                finished |= {entry.name: entry for entry in checkpoint.collections if entry.target_key is not None}
-        return finished
-
-    def _occupied(self, name: str, seen: str) -> str:
-        return (
-            f"{self._config.target.location.text}: already holds a collection {name} with other content ({seen}); "
-            f"nothing was changed; check the target, or give --replace to keep that one as {name}--before-… and go on"
-        )
+    def _pending(self, plan: Plan, occupancy: Occupancy) -> list[str]:
+        """The collections that the target does not hold yet as they should be."""
+        try:
+            self._held, rounding = occupancy.held(plan, self._folder)
+        except PreconditionError:
+            self._folder.remove()
+            self._forget()
+            raise
+        self._note_rounding(rounding)
+        return [planned.name for planned in plan.collections if planned.name not in self._held]
 
     def _import(self, plan: Plan, pending: list[str], verdict: Verdict, target: Target) -> dict[str, Collection]:
         begun = perf_counter()
@@ -362,24 +346,24 @@ class _Run:
         files.write_atomically(self._report.report_file, content)
         return self._report
 
-    def _unchanged(self, plan: Plan, verdict: Verdict) -> Report:
+    def _nothing_to_do(self, plan: Plan, verdict: Verdict) -> Report:
         """The target holds everything already, found by reading it: leave no trace of this run."""
-        self._report.status = "unchanged"
-        self._report.changed = False
         self._report.collections = self._states(plan, verdict)
         self._report.phases = list(self._checkpoint.phases)
         self._forget()
         self._folder.remove()
-        finished = [
-            (path, checkpoint) for path, checkpoint in state.checkpoints(self._config) if checkpoint.phase == "complete"
-        ]
-        if finished:
-            self._report.checkpoint_file, last = finished[-1]
-            self._report.run = last.run
-            report = self._config.log_dir / f"migration_{last.run}.json"
-            self._report.report_file = report if report.exists() else None
-        self._console.line("The target holds every record as it should be; nothing to do")
+        finished = state.finished(self._config)
+        self._say_unchanged(*((finished[0], finished[1].run) if finished else (None, self._checkpoint.run)))
         return self._report
+
+    def _say_unchanged(self, checkpoint_file: Path | None, run: str) -> None:
+        self._report.status = "unchanged"
+        self._report.changed = False
+        self._report.run = run
+        self._report.checkpoint_file = checkpoint_file
+        report = self._config.log_dir / f"migration_{run}.json"
+        self._report.report_file = report if report.exists() else None
+        self._console.line("The target holds every record as it should be; nothing to do")
 
     # What the phases share
 

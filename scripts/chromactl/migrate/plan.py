@@ -81,18 +81,13 @@ def make_plan(config: MigrateConfig, source: Source) -> Plan:
         UsageError: a collection that was asked for is not there, or the profile does not name it.
         PreconditionError: there is nothing to migrate, or dimensions are mixed.
     """
-    there = {collection.name: collection for collection in source.collections()}
-    there = {name: collection for name, collection in there.items() if not is_work_collection(name)}
+    there = [collection.name for collection in source.collections() if not is_work_collection(collection.name)]
     for name in config.collections:
         if name not in there:
             raise UsageError(f"--collection {name}: not in {source.url}, which holds {_listed(sorted(there))}")
         if not config.profile.names(name):
             raise UsageError(f"--collection {name}: the profile {config.profile.name} does not name it")
-    wanted = [
-        collection
-        for name, collection in sorted(there.items())
-        if config.profile.names(name) and (not config.collections or name in config.collections)
-    ]
+    wanted = select(config, source)
     if not wanted:
         raise PreconditionError(
             f"{source.url}: holds none of the collections that the profile {config.profile.name} names "
@@ -100,6 +95,17 @@ def make_plan(config: MigrateConfig, source: Source) -> Plan:
         )
     planned = [_planned(source, collection, config.profile) for collection in wanted]
     return Plan(planned, sorted(set(there) - {collection.name for collection in wanted}))
+
+
+def select(config: MigrateConfig, source: Source) -> list[Collection]:
+    """The collections of the source that are to be migrated, by name."""
+    return [
+        collection
+        for collection in source.collections()
+        if not is_work_collection(collection.name)
+        and config.profile.names(collection.name)
+        and (not config.collections or collection.name in config.collections)
+    ]
 
 
 def _planned(source: Source, collection: Collection, profile: Profile) -> PlannedCollection:

@@ -191,6 +191,12 @@ def checkpoints(config: MigrateConfig, *, same_target: bool = False) -> list[tup
     return found
 
 
+def finished(config: MigrateConfig) -> tuple[Path, Checkpoint] | None:
+    """The newest checkpoint of a finished run of this very migration."""
+    complete = [(path, checkpoint) for path, checkpoint in checkpoints(config) if checkpoint.phase == "complete"]
+    return complete[-1] if complete else None
+
+
 def named_checkpoint(config: MigrateConfig, path: Path) -> Checkpoint:
     """The checkpoint that the operator named, found agreeing with this command.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -36,6 +37,7 @@ READ_RECORDS = 500
 LIST_COLLECTIONS = 1000
 DELETE_RECORDS = 1000
 WRITE_BYTES = 24 * 2**20
+UNREADABLE_PAUSES = (0.2, 1.0)  # seconds
 _EVERYTHING = ["embeddings", "metadatas", "documents", "uris"]
 _TEXT = ["metadatas", "documents", "uris"]
 
@@ -154,11 +156,28 @@ class HttpStore:
             if error.status != 500:
                 raise
             if len(ids) == 1:
-                unreadable.append(Unreadable(ids, str(error)))
+                self._read_once_more(collection, ids, batches, unreadable)
                 return
             middle = len(ids) // 2
             self._read_or_halve(collection, ids[:middle], batches, unreadable)
             self._read_or_halve(collection, ids[middle:], batches, unreadable)
+
+    def _read_once_more(
+        self, collection: Collection, ids: list[str], batches: list[Batch], unreadable: list[Unreadable]
+    ) -> None:
+        # A server in passing trouble answers 500 too: only a record that stays unreadable is called so.
+        for pause in UNREADABLE_PAUSES:
+            time.sleep(pause)
+            try:
+                batches.append(_batch(self._get(collection, {"ids": ids, "include": _EVERYTHING})))
+            except RequestError as error:
+                if error.status != 500:
+                    raise
+                reason = str(error)
+            else:
+                return
+        self.count(collection)  # a server that cannot even count is in trouble as a whole
+        unreadable.append(Unreadable(ids, reason))
 
     def read_text(self, collection: Collection, ids: Sequence[str]) -> Batch:
         """Ids, documents, uris and metadata of these records; embeddings are float32[n, 0]."""

@@ -63,7 +63,7 @@ class OwnServer:
             if self._process.poll() is not None:
                 raise ChromactlError(f"{directory}: Chroma cannot open this directory: {self._last_words()}")
             try:
-                httpx.get(f"{self.url}/api/v2/heartbeat", timeout=2).raise_for_status()
+                httpx.get(f"{self.url}/api/v2/heartbeat", timeout=2, trust_env=False).raise_for_status()
             except httpx.HTTPError:
                 time.sleep(0.05)
             else:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 120.0
 TRIES = 6
+_LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 _PASSING = frozenset({429, 502, 503, 504})
 
 
@@ -48,6 +49,8 @@ class Transport:
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=16),
+            # A proxy of the environment is for other hosts; it could not reach this one's loopback.
+            mounts=dict.fromkeys(_LOOPBACK),
         )
         self._client.headers.update(headers)
 
