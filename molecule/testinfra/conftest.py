@@ -35,17 +35,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _items(expected: dict[str, Any], name: str) -> list[Any]:
-    if name == "token_instances":
-        return [instance for instance in expected["instances"] if instance["token_file"]]
-    if name == "open_instances":
-        return [instance for instance in expected["instances"] if not instance["token_file"]]
     value = expected[name]
     return list(value.items()) if isinstance(value, dict) else list(value)
 
 
 PARAMETERS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "token_instance": ("token_instances", lambda instance: str(instance["name"])),
-    "open_instance": ("open_instances", lambda instance: str(instance["name"])),
+    "instance": ("instances", lambda instance: str(instance["name"])),
     "collection": ("collections", lambda pair: str(pair[0])),
     "process": ("processes", str),
     "port": ("ports", str),
