@@ -51,7 +51,7 @@ verify: setup ## Check a running stack's promises (ENV=local)
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy scripts/chromactl backend/app tests bench docs
+	@$(BIN)/mypy scripts/chromactl backend/app tests bench docs plugins/modules
 	@$(BIN)/yamllint --strict .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict -q
 
@@ -73,5 +73,6 @@ lock: setup ## Compile the locks under requirements/ again
 stop: ## End the processes that the quickstart started
 	@scripts/stop_local.sh "$(LOCAL_PREFIX)"
 
-clean: stop ## Stop, then remove the local stack's folder and what was built
-	@rm -rf "$(LOCAL_PREFIX)" dist
+clean: ## Stop, then remove the local stack's folder and what was built
+	@scripts/clean_local.sh "$(LOCAL_PREFIX)"
+	@rm -rf dist
