@@ -264,6 +264,15 @@ def test_a_directory_that_a_server_has_open(chromactl: Chromactl, modern: Server
         assert Database(server).names() == before
 
 
+def test_a_directory_of_an_older_chroma_is_not_upgraded_by_writing_to_it(
+    chromactl: Chromactl, modern: Server, directories: dict[str, Path], tmp_path: Path
+) -> None:
+    path = shutil.copytree(directories["0.6.3"], tmp_path / "old")
+    before = tree(path)
+    refused(migrate(chromactl, modern.url, f"path:{path}"), 3, path, "older Chroma")
+    assert tree(path) == before
+
+
 def test_a_directory_that_the_service_has_locked(chromactl: Chromactl, modern: Server, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     shutil.copytree(modern.path, tmp_path / "data", dirs_exist_ok=True)

@@ -13,7 +13,7 @@ from chromactl.errors import PreconditionError, UsageError
 from chromactl.migrate.config import MigrateConfig
 from chromactl.schema.profile import Profile
 from chromactl.stores.base import Collection, CollectionSpec, Source
-from chromactl.stores.names import is_work_collection
+from chromactl.stores.names import LONGEST_NAME, is_work_collection
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +109,11 @@ def select(config: MigrateConfig, source: Source) -> list[Collection]:
 
 
 def _planned(source: Source, collection: Collection, profile: Profile) -> PlannedCollection:
+    if len(collection.name) > LONGEST_NAME:
+        raise PreconditionError(
+            f"{source.url}: the name {collection.name[:40]}… has {len(collection.name)} characters, and {LONGEST_NAME} "
+            "are the most that leave room for a copy beside it; rename it first"
+        )
     ids = source.ids(collection)
     spec = collection.spec
     proven = metric.prove(source, collection, ids)

@@ -23,7 +23,9 @@ from chromactl.stores.serving import OwnServer
 
 DATABASE = "chroma.sqlite3"
 LOCK = ".chroma-stack.lock"
+LIBRARY = "1.5"
 _TABLES = {"collections", "segments", "embeddings", "embeddings_queue"}
+_NEWEST_TABLE = "embedding_metadata_array"  # came with 1.5
 
 
 class DirectoryStore(HttpStore):
@@ -47,7 +49,7 @@ class DirectoryStore(HttpStore):
 
     def _own(self, directory: Path) -> Path:
         if not self._is_new and any(directory.iterdir()):
-            check_is_database(directory)
+            _refuse_older(directory, check_is_database(directory))
         files.make_folder(directory)
         self._stack.enter_context(_locked(directory))
         _check_nobody_has_it_open(directory)
@@ -93,8 +95,12 @@ class DirectoryStore(HttpStore):
         self._stack.close()
 
 
-def check_is_database(directory: Path) -> None:
-    """Raise NotChromaError with a sentence if the folder does not hold a Chroma database."""
+def check_is_database(directory: Path) -> set[str]:
+    """The tables of the database in the folder.
+
+    Raises:
+        NotChromaError: the folder does not hold a Chroma database.
+    """
     path = directory / DATABASE
     if not directory.is_dir():
         raise NotChromaError(f"{directory}: no such folder; give the folder that holds {DATABASE}")
@@ -109,6 +115,15 @@ def check_is_database(directory: Path) -> None:
         raise NotChromaError(f"{path}: cannot be read as a database ({error}); is it damaged or not yours?") from error
     if not tables >= _TABLES:
         raise NotChromaError(f"{path}: a database, but not Chroma's (its tables are missing)")
+    return tables
+
+
+def _refuse_older(directory: Path, tables: set[str]) -> None:
+    if _NEWEST_TABLE not in tables:
+        raise PreconditionError(
+            f"{directory}: an older Chroma than {LIBRARY} made this directory, and writing to it would upgrade it for "
+            "good; name a new folder, or upgrade a copy of this one first and name the copy"
+        )
 
 
 def _mend(copy: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+LONGEST_NAME = 512 - len("--before-20260101T000000-000000")
+"""Characters that a collection's name may have, so that what it is kept under has the 512 that servers allow."""
+
 _WORK = re.compile(r"--(m|before-)\d{8}T\d{6}-[0-9a-f]{6}$")
 
 
