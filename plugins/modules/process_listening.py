@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -43,6 +44,42 @@ LISTEN = "0A"  # proc(5), /proc/net/tcp
 PAUSE_SECONDS = 0.2
 LOG_LINES = 5
 
+REQUIRED: Any = object()
+# Kind and default of each option.
+OPTIONS: dict[str, tuple[type, Any]] = {
+    "port": (int, REQUIRED),
+    "mark": (str, REQUIRED),
+    "log": (str, REQUIRED),
+    "seconds": (int, 60),
+}
+
+
+class ArgumentError(Exception):
+    """The call's arguments are not what the module takes; the message says which. It repeats no value."""
+
+
+def checked(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the options among ARGUMENTS, complete; raise ArgumentError where they are not what DOCUMENTATION says."""
+    given = {name: value for name, value in arguments.items() if not name.startswith("_ansible_")}
+    if unknown := sorted(given.keys() - OPTIONS.keys()):
+        raise ArgumentError(f"There is no option {', '.join(unknown)}; the options are {', '.join(OPTIONS)}.")
+    full: dict[str, Any] = {}
+    for name, (kind, default) in OPTIONS.items():
+        value = given.get(name)
+        if kind is int and isinstance(value, str) and value.isdecimal():
+            value = int(value)  # as name=value on a command line gives it
+        if value is None and default is REQUIRED:
+            raise ArgumentError(f"The option {name} is needed.")
+        if value is not None and type(value) is not kind:
+            raise ArgumentError(f"The option {name} is of type {kind.__name__}, not {type(value).__name__}.")
+        full[name] = default if value is None else value
+    if not 0 < full["port"] < 65536:
+        raise ArgumentError("The option port is a number from 1 to 65535.")
+    # The environment of every process ends in an empty entry: an empty mark would be that of all.
+    if not re.fullmatch(r"[^=\0]+=[^\0]+", full["mark"], re.DOTALL):
+        raise ArgumentError("The option mark is like NAME=value.")
+    return full
+
 
 def listening_sockets(port: int) -> set[str]:
     """Return the inodes of the sockets that listen on PORT, on any address."""
@@ -60,12 +97,16 @@ def listening_sockets(port: int) -> set[str]:
 def open_sockets(process: Path) -> Iterator[str]:
     """Yield the inodes of the sockets that PROCESS (a folder of /proc) has open, as far as they may be seen."""
     try:
-        for handle in (process / "fd").iterdir():
-            target = os.readlink(handle)
-            if target.startswith("socket:["):
-                yield target[8:-1]
+        handles = os.listdir(process / "fd")
     except OSError:
         return  # it ended, or belongs to somebody else
+    for handle in handles:
+        try:
+            target = os.readlink(process / "fd" / handle)
+        except OSError:
+            continue  # closed since; the next may be the one that is looked for
+        if target.startswith("socket:["):
+            yield target[8:-1]
 
 
 def is_marked(process: Path, mark: bytes) -> bool:
@@ -93,7 +134,7 @@ def strangers(port: int, mark: str) -> list[str] | None:
     others = []
     for process in Path("/proc").glob("[0-9]*"):
         held = wanted.intersection(open_sockets(process))
-        if held and is_marked(process, mark.encode()):
+        if held and is_marked(process, os.fsencode(mark)):
             seen |= held
         elif held:
             others.append(f"process {process.name} ({name_of(process)})")
@@ -111,13 +152,17 @@ def last_lines(log: str) -> str:
 
 def run(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the module's result for these arguments."""
-    if arguments["_ansible_check_mode"]:
+    try:
+        options = checked(arguments)
+    except ArgumentError as error:
+        return {"failed": True, "msg": str(error)}
+    if arguments.get("_ansible_check_mode"):
         return {"changed": False}
-    port, seconds = int(arguments["port"]), arguments.get("seconds", 60)
+    port, seconds = options["port"], options["seconds"]
     deadline = time.monotonic() + seconds
-    while (others := strangers(port, arguments["mark"])) != []:
+    while (others := strangers(port, options["mark"])) != []:
         if time.monotonic() > deadline:
-            said = f"{arguments['log']} ends with: {last_lines(arguments['log'])}"
+            said = f"{options['log']} ends with: {last_lines(options['log'])}"
             if others is None:
                 return {"failed": True, "msg": f"Nothing listens on port {port} after {seconds} s; {said}"}
             who = ", ".join(others)

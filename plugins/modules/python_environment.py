@@ -22,6 +22,8 @@ module: python_environment
 short_description: Make a virtual environment hold exactly what a hash-pinned lock names
 description:
   - Packages that are missing are installed, others removed, none without a matching hash.
+  - Without uv an environment whose lock changed is made anew: pip alone would leave what the lock no longer names.
+  - A folder at that path which holds something else than an environment is refused, not emptied.
   - The environment keeps the lock and the list of what lay in it afterwards. Where both still fit nothing is run;
     a package that somebody added, removed or replaced by hand is put right.
 options:
@@ -55,6 +57,55 @@ site_packages: {description: The folder that its packages lie in, type: path}
 # How uv reports a package that it added, removed or replaced.
 CHANGE_LINE = re.compile(r"^ [+~-] \S.*$", re.MULTILINE)
 ALL_PACKAGES = "+ all packages of the lock"
+# What a run that was broken off may have left; a folder that holds anything else is somebody's.
+OWN_NAMES = {
+    *("bin", "include", "lib", "lib64", "share", "pyvenv.cfg", "CACHEDIR.TAG", ".gitignore", ".lock"),
+    *("requirements.txt", "installed.json", "installed.json.new"),
+}
+
+REQUIRED: Any = object()
+# Kind and default of each option.
+OPTIONS: dict[str, tuple[type, Any]] = {
+    "path": (str, REQUIRED),
+    "python": (str, REQUIRED),
+    "versions": (list, []),
+    "locks": (list, REQUIRED),
+    "wheel": (str, ""),
+    "wheel_content": (str, ""),
+    "wheel_folder": (str, ""),
+    "uv": (str, ""),
+}
+
+
+class ArgumentError(Exception):
+    """The call's arguments are not what the module takes; the message says which. It repeats no value."""
+
+
+def checked(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the options among ARGUMENTS, complete; raise ArgumentError where they are not what DOCUMENTATION says."""
+    given = {name: value for name, value in arguments.items() if not name.startswith("_ansible_")}
+    if unknown := sorted(given.keys() - OPTIONS.keys()):
+        raise ArgumentError(f"There is no option {', '.join(unknown)}; the options are {', '.join(OPTIONS)}.")
+    full: dict[str, Any] = {}
+    for name, (kind, default) in OPTIONS.items():
+        value = given.get(name)
+        if kind is int and isinstance(value, str) and value.isdecimal():
+            value = int(value)  # as name=value on a command line gives it
+        if value is None and default is REQUIRED:
+            raise ArgumentError(f"The option {name} is needed.")
+        if value is not None and type(value) is not kind:
+            raise ArgumentError(f"The option {name} is of type {kind.__name__}, not {type(value).__name__}.")
+        full[name] = default if value is None else value
+    if not os.path.isabs(full["path"]):
+        raise ArgumentError("The option path is an absolute path.")
+    for name in ("versions", "locks"):
+        if not all(isinstance(item, str) for item in full[name]):
+            raise ArgumentError(f"The option {name} is a list of texts; put a version in quotes.")
+    if full["wheel"] and not (full["wheel_content"] and full["wheel_folder"]):
+        raise ArgumentError("The option wheel needs wheel_content and wheel_folder too.")
+    if os.path.basename(full["wheel"]) != full["wheel"]:
+        raise ArgumentError("The option wheel is a file name without a folder.")
+    return full
 
 
 class UnusableEnvironmentError(Exception):
@@ -66,7 +117,13 @@ def run_program(argv: list[str], hint: str) -> str:
     quiet = os.environ | {"NO_COLOR": "1", "UV_NO_PROGRESS": "1", "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(  # noqa: S603  (programs that the role names; there is no shell)
-            argv, env=quiet, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            argv,
+            env=quiet,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
     except OSError as error:
         raise UnusableEnvironmentError(f"{hint} {error}") from error
@@ -103,6 +160,12 @@ class Environment:
         """Say whether a working environment of this Python version is there."""
         return os.path.isdir(self.site_packages) and os.access(self.own_python, os.X_OK)
 
+    def foreign(self) -> list[str]:
+        """Return what lies in the folder and is no environment's; making one would delete it."""
+        if not os.path.lexists(self.path) or os.path.isfile(os.path.join(self.path, "pyvenv.cfg")):
+            return []
+        return sorted(set(os.listdir(self.path)) - OWN_NAMES)
+
     def packages(self) -> list[str]:
         """Return name and version of each package that lies in it."""
         return sorted(name for name in os.listdir(self.site_packages) if name.endswith(".dist-info"))
@@ -111,10 +174,10 @@ class Environment:
         """Return what the last complete run left, or nothing."""
         try:
             with open(self.record_path, encoding="utf-8") as handle:
-                content: dict[str, Any] = json.load(handle)
+                content = json.load(handle)
         except (OSError, ValueError):
             return {}
-        return content
+        return content if isinstance(content, dict) else {}
 
     def remember(self, digest: str) -> None:
         """Keep what this run installed, for people and for the next run."""
@@ -190,12 +253,16 @@ def python_version(python: str, versions: list[str]) -> str:
 
 def ensure(arguments: dict[str, Any]) -> dict[str, Any]:
     """Make the environment what it should be and return the module's result."""
-    version = python_version(arguments["python"], arguments.get("versions") or [])
-    environment = Environment(arguments["path"], arguments["python"], version, arguments.get("uv") or None)
-    wanted = Wanted(arguments["locks"])
-    if arguments.get("wheel"):
-        wheel_path = os.path.join(arguments["wheel_folder"], arguments["wheel"])
-        wanted = Wanted(arguments["locks"], wheel_path, base64.b64decode(arguments["wheel_content"]))
+    options = checked(arguments)
+    wanted = Wanted(options["locks"])
+    if options["wheel"]:
+        try:
+            wheel = base64.b64decode(options["wheel_content"], validate=True)
+        except ValueError as error:
+            raise ArgumentError("The option wheel_content is not base64.") from error
+        wanted = Wanted(options["locks"], os.path.join(options["wheel_folder"], options["wheel"]), wheel)
+    version = python_version(options["python"], options["versions"])
+    environment = Environment(options["path"], options["python"], version, options["uv"] or None)
     digest = hashlib.sha256(f"{version}\n{wanted.text}".encode()).hexdigest()
     result = {"changed": False, "changes": [], "digest": digest, "site_packages": environment.site_packages}
 
@@ -203,10 +270,16 @@ def ensure(arguments: dict[str, Any]) -> dict[str, Any]:
     made = environment.is_made()
     if made and record == {"digest": digest, "packages": environment.packages()}:
         return result
-    if arguments["_ansible_check_mode"]:
+    if foreign := environment.foreign():
+        raise UnusableEnvironmentError(
+            f"{environment.path} is no Python environment and holds {', '.join(foreign[:5])}; "
+            "move it away, or name another folder."
+        )
+    if arguments.get("_ansible_check_mode"):
         return result | {"changed": True, "changes": [ALL_PACKAGES]}
     # A wheel of our own changes without its version changing: uv would take the one that lies there for the same.
-    if not made or (wanted.wheel_path and record.get("digest") != digest):
+    # Pip alone takes nothing away, and a package of the right name may have been changed inside.
+    if not made or not environment.uv or (wanted.wheel_path and record.get("digest") != digest):
         environment.make()
     changes = environment.sync(wanted.bring(environment))
     environment.remember(digest)
@@ -217,11 +290,12 @@ def run(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the module's result for these arguments."""
     try:
         return ensure(arguments)
-    except UnusableEnvironmentError as error:
+    except (ArgumentError, UnusableEnvironmentError) as error:
         return {"failed": True, "msg": str(error)}
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return {"failed": True, "msg": f"The Python environment {arguments['path']} could not be written: {error}"}
 
 
 if __name__ == "__main__":
+    os.umask(0o022)  # the users of the services read what a hardened root's umask would hide
     sys.stdout.write(json.dumps(run(json.loads(ARGUMENTS))))

@@ -259,9 +259,11 @@ class HttpStore:
                 for half in batch.slices((len(batch) + 1) // 2):
                     self._write_part(collection, half, repeat)
                 return
-            if "disk is full" in str(error):
+            if error.status >= 500:
+                # A full disk says so in one version and "Failed to apply logs" in another.
                 raise ChromactlError(
-                    f"{self.url}: the server's disk is full; free space there and run the same command again"
+                    f"{error}; the server could not store these records: look at the free space of its disk and at "
+                    "its log, then run the same command again"
                 ) from error
             raise
 
