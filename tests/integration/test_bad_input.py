@@ -6,7 +6,6 @@ import fcntl
 import shutil
 import socket
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,8 +17,7 @@ from chromactl.stores import transport
 from support.command import Chromactl, Ended
 from support.databases import Database, assert_holds
 from support.forwarder import answering
-from support.privileges import unprivileged
-from support.process import run_in
+from support.process import run_unprivileged
 from support.records import Made, Record, plain
 from support.servers import Server, chroma_server, free_port
 from support.trees import tree
@@ -190,32 +188,23 @@ def test_a_file_where_a_folder_is_expected(chromactl: Chromactl, modern: Server,
     assert not (tmp_path / "out").exists()
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that a user without privileges can get to."""
-    path = Path(tempfile.mkdtemp(prefix="chromactl-test-"))
-    path.chmod(0o777)
-    yield path
-    shutil.rmtree(path)
-
-
 @pytest.mark.parametrize(
     "what", ["--log-dir", "--checkpoint-dir", "--backup-dir", "path:", "snapshot:", "json", "token"]
 )
-def test_what_may_not_be_written_or_read(modern: Server, open_folder: Path, what: str) -> None:
-    closed = open_folder / "closed"
+def test_what_may_not_be_written_or_read(modern: Server, tmp_path: Path, what: str) -> None:
+    closed = tmp_path / "closed"
     closed.mkdir()
     (closed / "token").write_text("t")
-    (closed / "token").chmod(0o600)
+    (closed / "token").chmod(0o000)
     closed.chmod(0o755 if what == "token" else 0o555)
     target = {"path:": f"path:{closed}/new", "snapshot:": f"snapshot:{closed}/new", "json": f"{closed}/new.json"}
-    arguments = ["--source-url", modern.url, "--target-url", target.get(what, f"snapshot:{open_folder}/out")]
+    arguments = ["--source-url", modern.url, "--target-url", target.get(what, f"snapshot:{tmp_path}/out")]
     if what.startswith("--"):
         arguments += [what, str(closed)]
     if what == "token":
         arguments += ["--source-token-file", str(closed / "token")]
     before = tree(closed)
-    ended = run_in(open_folder, "migrate", *arguments, "--profile", "identity", "--json", user=unprivileged())
+    ended = run_unprivileged(tmp_path, "migrate", *arguments, "--profile", "identity", "--json")
     refused(ended, 3, closed)
     assert tree(closed) == before
 
@@ -248,7 +237,7 @@ def test_a_full_disk_under_the_log(pair: Pair, tmp_path: Path) -> None:
     logs = tmp_path / "migration_logs"
     fill_disk("migration_%Y%m%d_%H%M%S.log", logs)
     place = ["--source-url", source.url, "--target-url", target.url, "--database", source.name]
-    ended = run_in(tmp_path, "migrate", *place, "--profile", "identity", "--json")
+    ended = run_unprivileged(tmp_path, "migrate", *place, "--profile", "identity", "--json")
     refused(ended, 1, logs, "the disk is full", "free space")
     assert target.names() == []
 

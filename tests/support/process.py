@@ -15,31 +15,18 @@ from pathlib import Path
 from support.command import Ended
 
 DEADLINE_SECONDS = 60.0
-_AS_USER = """
-import importlib, os, pkgutil, sys, encodings.idna
-import chromactl, chromactl.cli, httpx, pyarrow.parquet
-for module in pkgutil.walk_packages(chromactl.__path__, 'chromactl.'):
-    if not module.name.endswith('__main__'):
-        importlib.import_module(module.name)
-httpx.Client().close()
-chromactl.schema.profile.load("identity")
-user = int(sys.argv.pop(1))
-os.setgroups([])
-os.setgid(user)
-os.setuid(user)
-chromactl.cli.main()
-"""
-"""Everything is loaded before the privileges go: the interpreter itself may lie where that user cannot read."""
+WITHOUT_PRIVILEGES = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
+"""Stands before a command so that permissions hold for root too; its files stay its own. Part of util-linux."""
 
 
 class Running:
     """A chromactl process, in the folder it was started in."""
 
-    def __init__(self, folder: Path, arguments: list[str], user: int | None = None) -> None:
+    def __init__(self, folder: Path, arguments: list[str], before: tuple[str, ...] = ()) -> None:
         self.folder = folder
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CHROMACTL_")}
         self.process = subprocess.Popen(  # noqa: S603 (the tests' own arguments)
-            [sys.executable, *(["-m", "chromactl"] if user is None else ["-c", _AS_USER, str(user)]), *arguments],
+            [*before, sys.executable, "-m", "chromactl", *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -92,9 +79,9 @@ def _contents(paths: Iterator[Path]) -> list[bytes]:
 
 
 @contextmanager
-def running(folder: Path, *arguments: object, user: int | None = None) -> Iterator[Running]:
+def running(folder: Path, *arguments: object, before: tuple[str, ...] = ()) -> Iterator[Running]:
     """The process; killed if the block is left before it ended."""
-    started = Running(folder, [str(argument) for argument in arguments], user)
+    started = Running(folder, [str(argument) for argument in arguments], before)
     try:
         yield started
     finally:
@@ -103,9 +90,9 @@ def running(folder: Path, *arguments: object, user: int | None = None) -> Iterat
         started.process.communicate()
 
 
-def run_in(folder: Path, *arguments: object, user: int | None = None) -> Ended:
-    """A process from start to end."""
-    with running(folder, *arguments, user=user) as started:
+def run_unprivileged(folder: Path, *arguments: object) -> Ended:
+    """A process from start to end, to which permissions apply whoever runs the tests."""
+    with running(folder, *arguments, before=WITHOUT_PRIVILEGES if os.geteuid() == 0 else ()) as started:
         return started.end()
 
 
