@@ -257,7 +257,8 @@ def ensure(arguments: dict[str, Any]) -> dict[str, Any]:
     wanted = Wanted(options["locks"])
     if options["wheel"]:
         try:
-            wheel = base64.b64decode(options["wheel_content"], validate=True)
+            # base64(1) breaks its lines.
+            wheel = base64.b64decode("".join(options["wheel_content"].split()), validate=True)
         except ValueError as error:
             raise ArgumentError("The option wheel_content is not base64.") from error
         wanted = Wanted(options["locks"], os.path.join(options["wheel_folder"], options["wheel"]), wheel)
