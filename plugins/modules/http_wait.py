@@ -69,12 +69,14 @@ def checked(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def address(url: object) -> SplitResult:
     """Return the parts of URL; raise ArgumentError where it is none that can be asked."""
+    parts = None
     try:
-        parts = urlsplit(url) if isinstance(url, str) else None
-        usable = parts is not None and parts.scheme == "http" and parts.hostname and parts.port != 0
+        split = urlsplit(url) if isinstance(url, str) else None
+        if split and split.scheme == "http" and split.hostname and split.port != 0:
+            parts = split
     except ValueError:
-        usable = False
-    if parts is None or not usable:
+        pass  # no brackets around IPv6, a port that is no number
+    if parts is None:
         raise ArgumentError("Each of the urls is like http://host:port/path, without https.")
     if "@" in parts.netloc:
         raise ArgumentError("An address in urls holds a user or a password; they do not belong in it.")

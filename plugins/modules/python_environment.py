@@ -188,10 +188,10 @@ class Environment:
     def make(self) -> None:
         """Make the environment anew, empty."""
         hint = f"The Python environment {self.path} could not be made with {self.python}."
+        shutil.rmtree(self.path, ignore_errors=True)  # uv clears no half of an environment
         if self.uv:
             run_program([self.uv, "venv", "--quiet", "--clear", "--python", self.python, self.path], hint)
             return
-        shutil.rmtree(self.path, ignore_errors=True)
         hint += " On Debian and Ubuntu the package python3-venv is needed."
         run_program([self.python, "-m", "venv", self.path], hint)
 
