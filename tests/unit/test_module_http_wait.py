@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import runpy
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-MODULE = Path(__file__).parents[2] / "plugins/modules/http_wait.py"
+from support.modules import Module
 
-
-def run(*, check: bool = False, umask: int = 0o022, **arguments: Any) -> dict[str, Any]:
-    """Run the module as Ansible does: its arguments put into the source, which a Python of its own gets on stdin.
-
-    That Python has no site-packages: a module needs nothing beyond the standard library.
-    """
-    given = json.dumps(arguments | {"_ansible_check_mode": check, "_ansible_module_name": "http_wait"})
-    source = MODULE.read_text().replace("<<INCLUDE_ANSIBLE_MODULE_JSON_ARGS>>", given)
-    done = subprocess.run(
-        [sys.executable, "-S"], input=source, capture_output=True, text=True, check=False, timeout=60, umask=umask
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def complaint(*, check: bool = False, **arguments: Any) -> str:
-    """Run the module; return the one line it fails with."""
-    result = run(check=check, **arguments)
-    assert result.keys() == {"failed", "msg"}
-    assert result["failed"] is True
-    assert len(result["msg"].splitlines()) == 1
-    return str(result["msg"])
-
-
-def refusal(**arguments: Any) -> str:
-    """What the module says of malformed ARGUMENTS; here, since a process for each of the many would take seconds."""
-    given = json.loads(json.dumps(arguments | {"_ansible_check_mode": True}))
-    result = runpy.run_path(str(MODULE))["run"](given)
-    assert result.keys() == {"failed", "msg"}
-    assert result["failed"] is True
-    return str(result["msg"])
+MODULE = Module("http_wait")
+run, complaint, refusal = MODULE.run, MODULE.complaint, MODULE.refusal
 
 
 class Service(ThreadingHTTPServer):
