@@ -255,7 +255,8 @@ def chroma_0_6_3() -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             uv = str(Path(sys.executable).parent / "uv")
             lock = str(CHECKOUT / "requirements" / "chroma-0.6.3.txt")
-            _run([uv, "venv", "--quiet", "--python", "3.11", str(folder)])
+            # chroma-hnswlib has wheels up to 3.12; where no such Python is found, uv fetches one if it can.
+            _run([uv, "venv", "--quiet", "--python", ">=3.11,<3.13", str(folder)])
             _run([uv, "pip", "sync", "--quiet", "--python", str(folder), "--require-hashes", lock])
             complete.touch()
     return folder
