@@ -26,7 +26,7 @@ from chromactl.sample import Sample, make
 from chromactl.schema.profile import load
 from chromactl.schema.transform import Transform
 from chromactl.stores.base import Batch, Collection, CollectionSpec, concatenate
-from chromactl.stores.http import HttpStore
+from chromactl.stores.http_target import HttpTarget
 from chromactl.stores.opening import Access
 from chromactl.stores.serving import OwnServer
 
@@ -47,7 +47,7 @@ def finished_records(sample: Sample) -> Finished:
 
 def bare_inserts(records: Finished, server: OwnServer, work: Path) -> None:
     """Nothing but the writes: one writer, large batches, no reading back."""
-    with closing(HttpStore(server.url)) as store:
+    with closing(HttpTarget(server.url)) as store:
         for spec, batches in records:
             collection = store.stage(spec, "bench")
             held: list[Batch] = []
@@ -58,7 +58,7 @@ def bare_inserts(records: Finished, server: OwnServer, work: Path) -> None:
             _write(store, collection, held)
 
 
-def _write(store: HttpStore, collection: Collection, held: list[Batch]) -> None:
+def _write(store: HttpTarget, collection: Collection, held: list[Batch]) -> None:
     if held:
         store.write(collection, concatenate(held, held[0].dimension))
         held.clear()
@@ -118,7 +118,7 @@ def main() -> None:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         source = OwnServer(root / "source")
         stack.callback(source.stop)
-        with closing(HttpStore(source.url)) as store:
+        with closing(HttpTarget(source.url)) as store:
             make(sample, store, Console(quiet=True))
         ways = {
             "bare inserts": bare_inserts,

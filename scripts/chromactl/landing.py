@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from chromactl.schema.transform import Reject
+from chromactl.reject import Reject
 from chromactl.stores.base import Batch, Metadata
 
 _INT_MAX = 2**63 - 1

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
+from chromactl.reject import Reject
 from chromactl.schema import profile
-from chromactl.schema.transform import Reject, Transform, is_citation
+from chromactl.schema.transform import Transform, is_citation
 from support.records import Record, batch_of
 
 

@@ -9,7 +9,7 @@ from chromactl.digest import CollectionDigest
 from chromactl.errors import ChromactlError
 from chromactl.migrate.plan import Plan, PlannedCollection
 from chromactl.migrate.state import RunFolder
-from chromactl.schema.transform import Reject
+from chromactl.reject import Reject
 from chromactl.snapshot.manifest import Manifest, SnapshotCollection
 from chromactl.snapshot.shard import read_shard, write_shard
 from chromactl.stores.base import Source

@@ -14,8 +14,9 @@ from chromactl.landing import misfits
 from chromactl.migrate.export import unreadable
 from chromactl.migrate.plan import Plan, PlannedCollection
 from chromactl.migrate.state import RunFolder
+from chromactl.reject import Reject
 from chromactl.schema.profile import Profile
-from chromactl.schema.transform import Reject, Transform
+from chromactl.schema.transform import Transform
 from chromactl.snapshot.shard import Shard, read_shard
 from chromactl.stores.base import Batch
 

@@ -5,26 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from chromactl.reject import Reject
 from chromactl.schema.profile import Origin, Profile, Rule
 from chromactl.stores.base import Batch, Metadata, MetadataValue
 
 _CITATION = re.compile(r"if://citation/[A-Za-z0-9-]+")
 _CITATION_DATE = re.compile(r"-(\d{4})-(\d{2})-(\d{2})$")
 _EXACT_FLOAT = 2**53
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """Why one record cannot be migrated as it should be: the field, a stable reason, the offending value."""
-
-    id: str
-    field: str
-    reason: str
-    value: str
 
 
 class _Refused(Exception):

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from chromactl.reject import Reject
+
 Scalar = str | int | float | bool
 MetadataValue = Scalar | list[str] | list[int] | list[float] | list[bool]
 Metadata = dict[str, MetadataValue]
@@ -127,6 +129,13 @@ class Source(Protocol):
 
     url: str
 
+    def databases(self) -> list[str]:
+        """The names of all databases of the tenant.
+
+        Raises:
+            PreconditionError: this store cannot tell; they have to be named.
+        """
+
     def collections(self) -> list[Collection]:
         """Every collection of the database."""
 
@@ -163,8 +172,21 @@ class Target(Source, Protocol):
     def stage(self, spec: CollectionSpec, run: str) -> Collection:
         """The empty collection beside `spec.name` for this run, made now or left by an interrupted run."""
 
-    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> None:
-        """Add the records. With `repeat` some may be there already (an earlier try was cut off)."""
+    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> list[Reject]:
+        """Add the records. With `repeat` some may be there already (an earlier try was cut off).
+
+        What comes back are records over a hard quota of the target: these, and only these, were not written.
+        """
+
+    def amend(self, collection: Collection, batch: Batch, removed: Sequence[str]) -> list[Reject]:
+        """Make the records of the batch exactly what is under their ids, and remove those of the ids in `removed`.
+
+        Nothing of what was under an id before stays (Chroma's upsert alone would merge). Repeating it after a crash
+        is harmless. What comes back is as in `write`; of such a record nothing is left.
+
+        Raises:
+            PreconditionError: this store is never changed once it is complete.
+        """
 
     def swap(self, staged: Sequence[Collection], run: str) -> dict[str, str]:
         """Give the staged collections their live names; can be repeated after a crash.

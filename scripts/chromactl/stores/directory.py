@@ -18,7 +18,7 @@ from pathlib import Path
 
 from chromactl import files
 from chromactl.errors import ChromactlError, LockedError, NotChromaError, PreconditionError
-from chromactl.stores.http import HttpStore
+from chromactl.stores.http_target import HttpTarget
 from chromactl.stores.serving import OwnServer
 
 DATABASE = "chroma.sqlite3"
@@ -28,7 +28,7 @@ _TABLES = {"collections", "segments", "embeddings", "embeddings_queue"}
 _NEWEST_TABLE = "embedding_metadata_array"  # came with 1.5
 
 
-class DirectoryStore(HttpStore):
+class DirectoryStore(HttpTarget):
     """A Chroma directory as a store; `url` names the directory, not the server in between."""
 
     def __init__(self, directory: Path, *, writable: bool, tenant: str, database: str, side: str) -> None:

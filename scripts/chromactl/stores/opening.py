@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from chromactl.location import Kind, Location
 from chromactl.stores.base import Source, Target
 from chromactl.stores.directory import DirectoryStore
-from chromactl.stores.http import HttpStore
+from chromactl.stores.http_target import HttpTarget
 from chromactl.stores.json_file import JsonStore, JsonTarget
 from chromactl.stores.snapshot import SnapshotStore, SnapshotTarget
 
@@ -66,8 +66,8 @@ def open_target(access: Access, source: str) -> Target:
     return _directory(access, writable=True)
 
 
-def _http(access: Access) -> HttpStore:
-    return HttpStore(
+def _http(access: Access) -> HttpTarget:
+    return HttpTarget(
         access.location.text,
         token=access.token,
         tenant=access.tenant,
