@@ -21,4 +21,6 @@ compile postgres-embedded requirements/postgres-embedded.in "$@"
 # The server of Chroma 1.x is one Rust wheel: it needs none of the Python packages that the wheel names.
 compile chroma-1.5.9 --no-deps requirements/chroma-1.5.9.in "$@"
 compile chroma-1.0.21 --no-deps requirements/chroma-1.0.21.in "$@"
+compile chroma-0.4.24 requirements/chroma-0.4.24.in "$@"
+compile chroma-0.5.23 requirements/chroma-0.5.23.in "$@"
 compile chroma-0.6.3 requirements/chroma-0.6.3.in "$@"

@@ -1,4 +1,4 @@
-"""Real Chroma servers for tests: 1.5.9 from the control environment, 0.6.3 from a cached one of its own.
+"""Real Chroma servers for tests: 1.5.9 from the control environment, older ones from cached ones of their own.
 
     with chroma_server(tmp_path / "data") as server:
         httpx.get(server.url + "/api/v2/heartbeat")
@@ -28,14 +28,16 @@ from typing import Literal, Self
 
 import httpx
 
-Version = Literal["1.5.9", "0.6.3"]
+Version = Literal["1.5.9", "1.0.21", "0.6.3", "0.5.23", "0.4.24"]
+TokenHeader = Literal["Authorization", "X-Chroma-Token"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 START_DEADLINE_SECONDS = 60.0
 STOP_DEADLINE_SECONDS = 20.0
 PORT_ATTEMPTS = 5
 
-_RUN_1_5_9 = "import sys, chromadb_rust_bindings as b; b.cli(['chroma', 'run', *sys.argv[1:]])"
+# 1.x is one library with a command line; it needs none of the Python packages that its wheel names.
+_RUN_RUST = "import sys, chromadb_rust_bindings as b; b.cli(['chroma', 'run', *sys.argv[1:]])"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
@@ -108,6 +110,7 @@ class Process(AbstractContextManager["Process"]):
         """SIGTERM, SIGKILL after a deadline; the exit code."""
         if self.running:
             self.popen.terminate()
+            self.popen.send_signal(signal.SIGCONT)  # a paused one would never hear of it
             try:
                 return self.popen.wait(timeout=STOP_DEADLINE_SECONDS)
             except subprocess.TimeoutExpired:
@@ -177,10 +180,23 @@ class Server:
     version: Version
     token: str | None
     process: Process
+    header: TokenHeader = "Authorization"
 
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def modern(self) -> bool:
+        """Whether this is a 1.x server."""
+        return self.version.startswith("1.")
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The header that this server lets in, if it looks at any."""
+        if self.token is None:
+            return {}
+        return {self.header: f"Bearer {self.token}" if self.header == "Authorization" else self.token}
 
     def stop(self) -> None:
         """Clean end (SIGTERM); leaving the block afterwards is harmless."""
@@ -190,73 +206,97 @@ class Server:
         """The crash: SIGKILL."""
         self.process.kill()
 
+    def pause(self) -> None:
+        """The hang: SIGSTOP. Connections are still taken, and never answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
 
 @contextmanager
 def chroma_server(
-    path: Path, port: int | None = None, version: Version = "1.5.9", token: str | None = None
+    path: Path,
+    port: int | None = None,
+    version: Version = "1.5.9",
+    token: str | None = None,
+    header: TokenHeader = "Authorization",
 ) -> Iterator[Server]:
     """Run a real Chroma server over the directory until the block ends.
 
     Without a port a free one is found (another is tried when somebody was quicker). A token is
-    possible for 0.6.3 only: 1.x has no authentication of its own.
+    possible up to 0.6.3: 1.x has no authentication of its own.
     """
-    if token is not None and version != "0.6.3":
-        raise ValueError("Chroma 1.x has no authentication; a token works with version 0.6.3 only")
+    if token is not None and version.startswith("1."):
+        raise ValueError("Chroma 1.x has no authentication; a token works with older versions only")
     path.mkdir(parents=True, exist_ok=True)
     log = path.parent / f"{path.name}.log"
     for attempt in range(PORT_ATTEMPTS):
         chosen = port if port is not None else free_port()
         url = f"http://127.0.0.1:{chosen}"
-        process = Process(_argv(version, path, chosen), log, env=_env(token), cwd=path.parent)
+        process = Process(_argv(version, path, chosen), log, env=_env(version, token, header), cwd=path.parent)
         with process.start():
             try:
-                heartbeat = answers(f"{url}/api/v2/heartbeat")
+                heartbeat = answers(f"{url}/api/{'v1' if version == '0.4.24' else 'v2'}/heartbeat")
                 process.wait_until(partial(_is_up, process, chosen, heartbeat))
             except ServerDied:
                 if port is not None or attempt == PORT_ATTEMPTS - 1 or not _port_was_taken(process):
                     raise
                 continue
-            yield Server(url, chosen, path, version, token, process)
+            yield Server(url, chosen, path, version, token, process, header)
             return
 
 
 def _argv(version: Version, path: Path, port: int) -> list[str]:
     where = ["--path", str(path), "--host", "127.0.0.1", "--port", str(port)]
     if version == "1.5.9":
-        return [sys.executable, "-c", _RUN_1_5_9, *where]
-    return [str(chroma_0_6_3() / "bin" / "chroma"), "run", *where]
+        return [sys.executable, "-c", _RUN_RUST, *where]
+    programs = environment(version) / "bin"
+    if version == "1.0.21":
+        return [str(programs / "python"), "-c", _RUN_RUST, *where]
+    return [str(programs / "chroma"), "run", *where]
 
 
-def _env(token: str | None) -> dict[str, str]:
+def _env(version: Version, token: str | None, header: TokenHeader) -> dict[str, str]:
     """This environment without anything that would configure Chroma, and with the token if any."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CHROMA", "CHROMACTL"))}
     env["ANONYMIZED_TELEMETRY"] = "False"
-    if token is not None:
+    if token is None:
+        return env
+    if version == "0.4.24":  # it ignores the later names without a word, and is open then
+        env["CHROMA_SERVER_AUTH_PROVIDER"] = "chromadb.auth.token.TokenAuthServerProvider"
+        env["CHROMA_SERVER_AUTH_CREDENTIALS_PROVIDER"] = "chromadb.auth.token.TokenConfigServerAuthCredentialsProvider"
+        env["CHROMA_SERVER_AUTH_CREDENTIALS"] = token
+        env["CHROMA_SERVER_AUTH_TOKEN_TRANSPORT_HEADER"] = header.upper().replace("-", "_")
+    else:
         env["CHROMA_SERVER_AUTHN_PROVIDER"] = "chromadb.auth.token_authn.TokenAuthenticationServerProvider"
         env["CHROMA_SERVER_AUTHN_CREDENTIALS"] = token
+        env["CHROMA_AUTH_TOKEN_TRANSPORT_HEADER"] = header
     return env
 
 
-def chroma_0_6_3() -> Path:
-    """The virtual environment of the 0.6.3 server, made from its lock on first use and then kept.
+def environment(version: Version) -> Path:
+    """The virtual environment of an older server, made from its lock on first use and then kept.
 
     It lives in $CHROMA_STACK_TEST_CACHE, or in .cache/servers of the checkout; several test runs
     may want it at once, so making it is guarded by a lock file beside it.
     """
     cache = Path(os.environ.get("CHROMA_STACK_TEST_CACHE") or CHECKOUT / ".cache" / "servers")
-    folder = cache / "0.6.3"
+    folder = cache / version
     complete = folder / ".complete"
     if complete.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "0.6.3.lock").open("w") as guard:
+    with (cache / f"{version}.lock").open("w") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
         if not complete.exists():
             shutil.rmtree(folder, ignore_errors=True)
             uv = str(Path(sys.executable).parent / "uv")
-            lock = str(CHECKOUT / "requirements" / "chroma-0.6.3.txt")
+            lock = str(CHECKOUT / "requirements" / f"chroma-{version}.txt")
             # chroma-hnswlib has wheels up to 3.12; where no such Python is found, uv fetches one if it can.
-            _run([uv, "venv", "--quiet", "--python", ">=3.11,<3.13", str(folder)])
+            python = ">=3.11" if version == "1.0.21" else ">=3.11,<3.13"
+            _run([uv, "venv", "--quiet", "--python", python, str(folder)])
             _run([uv, "pip", "sync", "--quiet", "--python", str(folder), "--require-hashes", lock])
             complete.touch()
     return folder
