@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -62,12 +63,22 @@ class Transport:
         """The decoded answer to a GET."""
         return self.request("GET", path, tries=tries)
 
-    def post(self, path: str, body: dict[str, Any], *, tries: int = TRIES) -> Any:
+    def post(
+        self, path: str, body: dict[str, Any], *, tries: int = TRIES, decode: Callable[[bytes], Any] = orjson.loads
+    ) -> Any:
         """The decoded answer to a POST."""
-        return self.request("POST", path, orjson.dumps(body), tries=tries)
+        return self.request("POST", path, orjson.dumps(body), tries=tries, decode=decode)
 
-    def request(self, method: str, path: str, content: bytes | None = None, *, tries: int = TRIES) -> Any:
-        """The decoded answer; passing failures are tried again with growing, jittered pauses.
+    def request(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None = None,
+        *,
+        tries: int = TRIES,
+        decode: Callable[[bytes], Any] = orjson.loads,
+    ) -> Any:
+        """The answer as `decode` makes it; passing failures are tried again with growing, jittered pauses.
 
         Raises:
             UnreachableError: nothing answers, or not in time.
@@ -84,13 +95,13 @@ class Transport:
             reraise=True,
         )
         try:
-            return retrying(self._once, method, path, content)
+            return retrying(self._once, method, path, content, decode)
         except _Passing as failure:
             if failure.unreachable:
                 raise UnreachableError(str(failure)) from failure.__cause__
             raise ChromactlError(str(failure)) from failure.__cause__
 
-    def _once(self, method: str, path: str, content: bytes | None) -> Any:
+    def _once(self, method: str, path: str, content: bytes | None, decode: Callable[[bytes], Any]) -> Any:
         try:
             response = self._client.request(method, self.url + path, content=content)
         except httpx.TimeoutException as error:
@@ -109,7 +120,7 @@ class Transport:
             )
         self._raise_refusal(response, path)
         try:
-            return orjson.loads(response.content) if response.content else None
+            return decode(response.content) if response.content else None
         except orjson.JSONDecodeError as error:
             raise NotChromaError(
                 f"{self.url}: what answers is not a ChromaDB (no JSON from {path}); check the address and port"
