@@ -47,7 +47,10 @@ def test_a_file_of_ones_own_loads(tmp_path: Path) -> None:
         ("name: a\nfeilds: {}\n", "feilds"),
         ("name: a\nfields: {x: {form: [y]}}\n", "fields.x.form"),
         ("name: a\nfields: {x: {type: text}}\n", "fields.x.type"),
-        ("name: a\nfields: {x: {from: [{field: a, document: words}]}}\n", "exactly one of field, regex, document"),
+        (
+            "name: a\nfields: {x: {from: [{field: a, document: words}]}}\n",
+            "exactly one of field, regex, document, collection",
+        ),
         ("name: a\nfields: {x: {from: [{regex: {field: a, pattern: '('}}]}}\n", "pattern"),
         ("name: a\nfields: {x: {format: date}}\n", "fields.x.format"),
         ("name: a\ncollections: {c: {rules: {}}}\n", "collections.c.rules"),

@@ -53,8 +53,9 @@ def test_every_record_becomes_one_of_the_new_schema(collection: str) -> None:
     sample = Sample(dimension=8)
     seen = 0
     for batch in sample.batches(collection):
-        transformed, rejects = Transform(profile.load("sergio"), collection).apply(batch)
+        targets, rejects = Transform(profile.load("sergio"), collection).apply(batch)
         assert rejects == []
+        transformed = targets[collection]
         assert misfits(transformed, 8) == []
         assert misfits(batch, 8) == []
         seen += len(transformed)

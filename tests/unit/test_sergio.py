@@ -32,15 +32,15 @@ COMMON = {
 
 def transformed(collection: str, metadata: dict[str, Any], document: str | None = "one two") -> dict[str, Any]:
     given = batch_of([Record("r", np.ones(8, np.float32), document, None, metadata)])
-    batch, rejects = Transform(profile.load("sergio"), collection).apply(given)
+    targets, rejects = Transform(profile.load("sergio"), collection).apply(given)
     assert rejects == []
-    return batch.metadatas[0] or {}
+    return targets[collection].metadatas[0] or {}
 
 
 def refused(collection: str, metadata: dict[str, Any]) -> list[tuple[str, str]]:
     given = batch_of([Record("r", np.ones(8, np.float32), "one two", None, metadata)])
-    batch, rejects = Transform(profile.load("sergio"), collection).apply(given)
-    assert len(batch) == 0
+    targets, rejects = Transform(profile.load("sergio"), collection).apply(given)
+    assert targets == {}
     return [(reject.field, reject.reason) for reject in rejects]
 
 

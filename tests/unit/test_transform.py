@@ -9,7 +9,8 @@ import yaml
 
 from chromactl.reject import Reject
 from chromactl.schema import profile
-from chromactl.schema.transform import Transform, is_citation
+from chromactl.schema.transform import Transform
+from chromactl.schema.values import is_citation
 from support.records import Record, batch_of
 
 
@@ -17,8 +18,8 @@ def put_through(rules: dict[str, Any], *records: Record, **settings: Any) -> tup
     body = {"name": "own", "fields": rules, **settings}
     path = Path("own.yml")
     path.write_text(yaml.safe_dump(body))
-    batch, rejects = Transform(profile.load("own.yml"), "pets").apply(batch_of(records))
-    return [metadata or {} for metadata in batch.metadatas], rejects
+    targets, rejects = Transform(profile.load("own.yml"), "pets").apply(batch_of(records))
+    return [metadata or {} for metadata in targets["pets"].metadatas] if targets else [], rejects
 
 
 def record(metadata: dict[str, Any] | None = None, document: str | None = "text") -> Record:
@@ -128,21 +129,25 @@ def test_a_collections_own_rule_wins() -> None:
 def test_rules_never_touch_anything_but_metadata() -> None:
     given = Record("id ☃", np.arange(8, dtype=np.float32), None, "file:///x", {"a": 1})
     Path("own.yml").write_text("name: own\nfields: {b: {default: c}}\n")
-    batch, _ = Transform(profile.load("own.yml"), "pets").apply(batch_of([given]))
+    targets, _ = Transform(profile.load("own.yml"), "pets").apply(batch_of([given]))
+    batch = targets["pets"]
     assert (batch.ids, batch.documents, batch.uris) == (["id ☃"], [None], ["file:///x"])
     assert batch.embeddings.tobytes() == given.embedding.tobytes()
 
 
 def test_without_rules_records_are_the_very_same() -> None:
     batch = batch_of([record({"a": 1})])
-    assert Transform(profile.load("identity"), "x").apply(batch) == (batch, [])
+    targets, rejects = Transform(profile.load("identity"), "x").apply(batch)
+    assert targets["x"] is batch
+    assert (list(targets), rejects) == (["x"], [])
 
 
 def test_a_reject_leaves_the_others_in_their_order() -> None:
     records = [Record(str(number), np.full(8, number, np.float32), None, None, {"n": value})
                for number, value in enumerate([1, "two", 3])]  # fmt: skip
     Path("own.yml").write_text("name: own\nfields: {n: {type: int, from: [n]}}\n")
-    batch, rejects = Transform(profile.load("own.yml"), "pets").apply(batch_of(records))
+    targets, rejects = Transform(profile.load("own.yml"), "pets").apply(batch_of(records))
+    batch = targets["pets"]
     assert batch.ids == ["0", "2"]
     assert batch.embeddings[:, 0].tolist() == [0, 2]
     assert rejects == [Reject("1", "n", "invalid_n", "'two'")]

@@ -49,6 +49,7 @@ class Passage:
     """
 
     def __init__(self, profile: Profile, planned: PlannedCollection) -> None:
+        self._target = planned.name
         self._transform = Transform(profile, planned.name)
         self._dimension = planned.spec.dimension
         self.transform_seconds = 0.0
@@ -57,7 +58,8 @@ class Passage:
     def through(self, batch: Batch) -> tuple[Batch, list[Reject]]:
         """The records that pass, and everything that is wrong with the others."""
         begun = perf_counter()
-        transformed, rejects = self._transform.apply(batch)
+        targets, rejects = self._transform.apply(batch)
+        transformed = targets.get(self._target, batch.take([]))
         halfway = perf_counter()
         unfit = misfits(transformed, self._dimension)
         if unfit:

@@ -1,103 +1,191 @@
-"""From a legacy record to one of a profile's schema. Ids, documents, uris and embeddings are never touched."""
+"""From a legacy record to one of a profile's schema. Documents, uris and embeddings are never touched."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable
-from datetime import date
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
 
 from chromactl.reject import Reject
-from chromactl.schema.profile import Origin, Profile, Rule
+from chromactl.schema.profile import Profile
+from chromactl.schema.routing import Router
+from chromactl.schema.rules import Origin, Rule
+from chromactl.schema.values import Refused, check, fitting, in_type
 from chromactl.stores.base import Batch, Metadata, MetadataValue
 
-_CITATION = re.compile(r"if://citation/[A-Za-z0-9-]+")
-_CITATION_DATE = re.compile(r"-(\d{4})-(\d{2})-(\d{2})$")
-_EXACT_FLOAT = 2**53
 
+class Trace(Protocol):
+    """Is told what every rule does with every record: see chromactl.profile_check."""
 
-class _Refused(Exception):
-    """This value cannot become what the rule asks for."""
+    def field(self, target: str, name: str, what: str, detail: str = "") -> None:
+        """A rule did something: `what` is from, constant, default, translated, converted or absent."""
+
+    def passed(self, target: str, keys: Iterable[str]) -> None:
+        """These keys of a record are kept as they are."""
+
+    def rejected(self, target: str, reject: Reject) -> None:
+        """A rule refused a record."""
 
 
 class Transform:
-    """A profile's rules for one collection, made ready to be applied to its records."""
+    """A profile's rules for the records of one source collection, made ready to be applied."""
 
-    def __init__(self, profile: Profile, collection: str) -> None:
-        self._collection = collection
-        self._rules = profile.rules(collection)
+    def __init__(self, profile: Profile, source: str, trace: Trace | None = None) -> None:
+        self._router = Router(profile, source)
+        self._landings = {target: _Landing(profile, source, target, trace) for target in profile.targets(source)}
+
+    def apply(self, batch: Batch) -> tuple[dict[str, Batch], list[Reject]]:
+        """The transformed records for each target collection that gets any, and what was wrong with the others.
+
+        Records keep their order within a target. Rejects carry the ids of the source.
+        """
+        parts, rejects = self._router.part(batch)
+        landed: dict[str, Batch] = {}
+        for target, part in parts.items():
+            transformed, refused = self._landings[target].apply(part)
+            rejects += refused
+            if len(transformed):
+                landed[target] = transformed
+        return landed, rejects
+
+
+class _Landing:
+    """How records of one source collection become those of one target collection."""
+
+    def __init__(self, profile: Profile, source: str, target: str, trace: Trace | None) -> None:
+        rules = profile.rules(target)
+        self._target = target
+        self._trace = trace
         self._keep = profile.keep_other_fields
-        self._origins = {name: [_origin(origin) for origin in rule.origins] for name, rule in self._rules.items()}
+        self._steps = [
+            (name, _step(name, rule, source, partial(trace.field, target, name) if trace else None))
+            for name, rule in rules.items()
+        ]
+        self._id_parts = (profile.collections or {})[target].id_parts(source) if profile.collections else None
 
     def apply(self, batch: Batch) -> tuple[Batch, list[Reject]]:
-        """The records that could be transformed, in their order, and what was wrong with each of the others."""
-        if not self._rules:
-            return batch, []
+        kept, metadatas = batch, batch.metadatas
+        rejects: list[Reject] = []
+        if self._steps or not self._keep or self._trace:
+            rows, metadatas, rejects = self._transformed(batch)
+            kept = batch if len(rows) == len(batch) else batch.take(rows)
+        ids = kept.ids if self._id_parts is None else [record.join(self._id_parts) for record in kept.ids]
+        if metadatas is batch.metadatas and ids is batch.ids:
+            return batch, rejects
+        return Batch(ids, kept.embeddings, kept.documents, kept.uris, metadatas), rejects
+
+    def _transformed(self, batch: Batch) -> tuple[list[int], list[Metadata | None], list[Reject]]:
         rows: list[int] = []
         metadatas: list[Metadata | None] = []
         rejects: list[Reject] = []
-        for row, (record, document, metadata) in enumerate(
-            zip(batch.ids, batch.documents, batch.metadatas, strict=True)
-        ):
-            transformed, refused = self._record(record, document, metadata or {})
-            if refused:
-                rejects += refused
-            else:
+        steps, keep, trace = self._steps, self._keep, self._trace
+        columns = zip(batch.ids, batch.documents, batch.metadatas, strict=True)
+        for row, (record, document, metadata) in enumerate(columns):
+            given: Metadata = metadata or {}
+            # A key that a value was taken from is renamed by that; every other key passes through.
+            others = given.copy() if keep else {}
+            values: Metadata = {}
+            before = len(rejects)
+            for name, step in steps:
+                others.pop(name, None)
+                try:
+                    value = step(given, document, others)
+                except _Rejected as why:
+                    rejects.append(Reject(record, name, why.reason, why.value))
+                    continue
+                if value is not None:
+                    values[name] = value
+            if trace:
+                trace.passed(self._target, others)
+                for reject in rejects[before:]:
+                    trace.rejected(self._target, reject)
+            if len(rejects) == before:
+                others.update(values)
                 rows.append(row)
-                metadatas.append(transformed)
-        kept = batch if len(rows) == len(batch) else batch.take(rows)
-        return Batch(kept.ids, kept.embeddings, kept.documents, kept.uris, metadatas), rejects
+                metadatas.append(others or None)
+        return rows, metadatas, rejects
 
-    def _record(self, record: str, document: str | None, metadata: Metadata) -> tuple[Metadata, list[Reject]]:
-        # A key that a value was taken from is renamed by that; every other key passes through.
-        fields: Metadata = dict(metadata) if self._keep else {}
-        values: Metadata = {}
-        rejects: list[Reject] = []
-        for name, rule in self._rules.items():
-            value, key = self._value(name, rule, document, metadata)
-            fields.pop(key, None)
-            fields.pop(name, None)
-            if value is None:
-                if rule.required:
-                    rejects.append(Reject(record, name, f"missing_{name}", ""))
+
+class _Rejected(Exception):
+    """A rule refuses a record."""
+
+    def __init__(self, reason: str, value: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.value = value
+
+
+_Find = Callable[[str | None, Metadata], MetadataValue | None]
+_Step = Callable[[Metadata, str | None, Metadata], MetadataValue | None]
+_Tell = Callable[[str, str], None]
+
+
+def _step(name: str, rule: Rule, source: str, tell: _Tell | None) -> _Step:
+    """What finds the field's value in a record, and takes the key it was found under out of the record's others."""
+    lookups, ending = _lookups(rule, source)
+    limits = rule.limits
+    wanted = limits.type
+    unlimited = limits.only_type
+    values = rule.values
+    last = _last(name, rule, source, ending, tell)
+
+    def step(given: Metadata, document: str | None, others: Metadata) -> MetadataValue | None:
+        for key, find in lookups:
+            value = given.get(key) if find is None else find(document, given)
+            if value is None or (not value and value == []):
                 continue
-            try:
-                values[name] = _checked(_typed(value, rule.type), rule)
-            except _Refused:
-                rejects.append(Reject(record, name, f"invalid_{name}", repr(value)[:200]))
-        return fields | values, rejects
+            if find is None:
+                others.pop(key, None)
+            if tell:
+                tell("from", key)
+            return settle(value)
+        return last()
 
-    def _value(
-        self, name: str, rule: Rule, document: str | None, metadata: Metadata
-    ) -> tuple[MetadataValue | None, str]:
-        """The value that the rule finds, and the record's own key that it was found under ("" for none)."""
-        if rule.constant is not None:
-            return rule.constant, ""
-        for key, lookup in self._origins[name]:
-            value = lookup(document, metadata)
-            if value is not None and value != []:
-                translated = rule.values.get(value) if isinstance(value, str) else None
-                return (value if translated is None else translated), key
-        if isinstance(rule.default, str):
-            return rule.default.replace("{collection}", self._collection), ""
-        return rule.default, ""
+    def settle(value: MetadataValue) -> MetadataValue:
+        if values and isinstance(value, str) and value in values:
+            value = values[value]
+            if tell:
+                tell("translated", "")
+        try:
+            typed = value
+            if type(value).__name__ != wanted:
+                typed = in_type(value, wanted)
+                if tell:
+                    tell("converted", f"{type(value).__name__} to {wanted}")
+            if not unlimited:
+                check(typed, limits)
+        except Refused:
+            raise _Rejected(f"invalid_{name}", repr(value)[:200]) from None
+        return typed
+
+    return step
 
 
-_Lookup = Callable[[str | None, Metadata], MetadataValue | None]
+def _lookups(rule: Rule, source: str) -> tuple[list[tuple[str, _Find | None]], MetadataValue | None]:
+    """Where a record may have the value, and the value that the collection's name gives if it has not.
+
+    A lookup is a name for people and how to find the value; without the latter the name is the record's key.
+    """
+    lookups: list[tuple[str, _Find | None]] = []
+    for origin in rule.origins:
+        if origin.collection is not None:
+            # The same for all records, so that no later origin has a say once there is one.
+            found = _found(re.compile(origin.collection.pattern), source)
+            if found is not None:
+                return lookups, found
+        else:
+            lookups.append(_lookup(origin))
+    return lookups, None
 
 
-def _origin(origin: Origin | str) -> tuple[str, _Lookup]:
-    """How to look a value up, and the key that is used up by finding it there."""
-    if isinstance(origin, str):
-        return origin, lambda _, metadata: metadata.get(origin)
+def _lookup(origin: Origin) -> tuple[str, _Find | None]:
     if origin.field is not None:
-        field = origin.field
-        return field, lambda _, metadata: metadata.get(field)
+        return origin.field, None
     if origin.regex is not None:
         source, pattern = origin.regex.field, re.compile(origin.regex.pattern)
-        return "", lambda _, metadata: _found(pattern, metadata.get(source))
-    return "", lambda document, _: None if document is None else len(document.split())
+        return f"a pattern on {source}", lambda _, metadata: _found(pattern, metadata.get(source))
+    return "words of the document", lambda document, _: None if document is None else len(document.split())
 
 
 def _found(pattern: re.Pattern[str], value: MetadataValue | None) -> str | None:
@@ -107,66 +195,30 @@ def _found(pattern: re.Pattern[str], value: MetadataValue | None) -> str | None:
     return match.group(1) if pattern.groups else match.group(0)
 
 
-def _typed(value: MetadataValue, wanted: str) -> MetadataValue:
-    """The value in the wanted type, where that loses nothing.
-
-    Raises:
-        _Refused: it would.
-    """
-    kind: Any = type(value)
-    if kind.__name__ == wanted:
-        return value
-    if isinstance(value, str) and wanted in ("int", "float"):
-        return _number(value, wanted)
-    if isinstance(value, str) and wanted == "bool" and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if kind is int and wanted == "float" and abs(int(value)) <= _EXACT_FLOAT:  # type: ignore[arg-type]
-        return float(value)  # type: ignore[arg-type]
-    if kind is float and wanted == "int" and float(value).is_integer():  # type: ignore[arg-type]
-        return int(value)  # type: ignore[arg-type]
-    raise _Refused
-
-
-def _number(text: str, wanted: str) -> int | float:
-    with contextlib.suppress(ValueError):
-        whole = int(text)
-        if wanted == "int":
-            return whole
-        if abs(whole) > _EXACT_FLOAT:
-            raise _Refused
+def _last(
+    name: str, rule: Rule, source: str, from_name: MetadataValue | None, tell: _Tell | None
+) -> Callable[[], MetadataValue | None]:
+    """What a field is when the record has nothing for it; worked out once, because it is the same for all."""
+    what = "constant" if rule.constant is not None else "default"
+    value: MetadataValue | None = rule.default_for(source) if rule.constant is None else rule.constant
+    if from_name is not None:
+        what, value = "from", rule.values.get(str(from_name), from_name)
+    reason = f"missing_{name}" if rule.required and value is None else ""
+    shown = ""
     try:
-        if wanted == "float":
-            return float(text)
-    except ValueError as error:
-        raise _Refused from error
-    raise _Refused
+        fitted = None if value is None else fitting(value, rule.limits)
+    except Refused:
+        fitted, reason, shown = None, f"invalid_{name}", repr(value)[:200]
 
+    def last() -> MetadataValue | None:
+        if tell and value is not None:
+            tell(what, "the collection's name" if what == "from" else "")
+            if from_name is not None and value != from_name:
+                tell("translated", "")
+        elif tell and not reason:
+            tell("absent", "")
+        if reason:
+            raise _Rejected(reason, shown)
+        return fitted
 
-def _checked(value: MetadataValue, rule: Rule) -> MetadataValue:
-    if rule.allowed is not None and value not in rule.allowed:
-        raise _Refused
-    if isinstance(value, int | float):
-        # Written so that NaN is refused too.
-        if rule.minimum is not None and not value >= rule.minimum:
-            raise _Refused
-        if rule.maximum is not None and not value <= rule.maximum:
-            raise _Refused
-    if rule.format == "citation" and not is_citation(str(value)):
-        raise _Refused
-    return value
-
-
-def is_citation(text: str) -> bool:
-    """Whether the text is empty or `if://citation/<id>`, with a date that exists if it ends in one."""
-    if not text:
-        return True
-    if not _CITATION.fullmatch(text):
-        return False
-    ending = _CITATION_DATE.search(text)
-    if ending is None:
-        return True
-    try:
-        date(*(int(part) for part in ending.groups()))
-    except ValueError:
-        return False
-    return True
+    return last
