@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from chromactl.landing import misfits
@@ -18,7 +19,10 @@ def test_everything_that_chroma_keeps_passes() -> None:
     assert misfits(batch_of(nasty(lists=True)), 8) == []
 
 
-@pytest.mark.parametrize("value", ["", "\x00", 0, INT64_MAX, INT64_MIN, 0.0, 5e-324, True, ["a"], [1], [0.5], [False]])
+@pytest.mark.parametrize(
+    "value",
+    ["", "\x00", "ü", "\U0001f600", -0.0, 0, INT64_MAX, INT64_MIN, 0.0, 5e-324, True, ["a"], [1], [0.5], [False]],
+)
 def test_values_that_pass(value: Any) -> None:
     assert reasons({"a": value}) == []
 
@@ -36,8 +40,16 @@ def test_values_that_pass(value: Any) -> None:
         (INT64_MAX + 1, "integer_too_large"),
         (INT64_MIN - 1, "integer_too_large"),
         ([2**70], "integer_too_large"),
+        ([True, False, 0], "invalid_list"),
+        ([float("nan"), "a"], "not_finite"),
         ({"nested": 1}, "nested_value"),
-        (None, "nested_value"),
+        ({}, "nested_value"),
+        (b"bytes", "nested_value"),
+        ({"#type": "sparse_vector", "indices": [1], "values": [0.5]}, "sparse_vector"),
+        (None, "null_value"),
+        ([None], "null_value"),
+        ("half \ud83d", "not_unicode"),
+        (["whole", "\ude00 half"], "not_unicode"),
         ([["a"]], "nested_value"),
     ],
 )
@@ -45,12 +57,29 @@ def test_values_that_a_server_would_bend(value: Any, reason: str) -> None:
     assert reasons({"a": value}) == [reason]
 
 
-@pytest.mark.parametrize("key", ["", "#id", "$and", "chroma:document"])
-def test_keys_that_a_server_would_refuse_or_lose(key: str) -> None:
-    assert reasons({key: 1}) == ["reserved_key"]
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("", "empty_key"),
+        ("#id", "reserved_key"),
+        ("$and", "reserved_key"),
+        ("chroma:document", "reserved_key"),
+        ("chroma:", "reserved_key"),
+        ("\ud800", "not_unicode"),
+    ],
+)
+def test_keys_that_a_server_would_refuse_or_lose(key: str, reason: str) -> None:
+    assert reasons({key: 1}) == [reason]
 
 
-@pytest.mark.parametrize("key", ["a.b", "a b", "schlüssel", "a#", "a$", "chroma", "☃"])
+def test_a_bad_key_is_found_in_every_record_that_has_it() -> None:
+    records = [Record(name, np.ones(8, np.float32), None, None, {"good": 1, "#bad": 1}) for name in "abc"]
+    assert [(one.id, one.field) for one in misfits(batch_of(records), 8)] == [(name, "#bad") for name in "abc"]
+
+
+@pytest.mark.parametrize(
+    "key", ["k" * 100_000, "a\x00b", "Chroma:x", "a.b", "a b", "schlüssel", "a#", "a$", "chroma", "☃"]
+)
 def test_keys_that_pass(key: str) -> None:
     assert reasons({key: 1}) == []
 
@@ -71,3 +100,44 @@ def test_another_dimension() -> None:
 
 def test_an_unknown_dimension_is_no_misfit() -> None:
     assert misfits(batch_of(nasty(lists=False)), None) == []
+
+
+@pytest.mark.parametrize("key", ["\ud800", "k" * 500 + "\ud800", "#\ud800"])
+def test_a_reject_can_be_written_down_whatever_the_key(key: str) -> None:
+    (reject,) = misfits(batch_of([Record("r", np.ones(8, np.float32), None, None, {key: "\ud800"})]), 8)[:1]
+    assert orjson.dumps([reject.field, reject.value])
+
+
+def test_records_that_share_an_id_are_all_rejected() -> None:
+    records = [Record(name, np.ones(8, np.float32)) for name in ("a", "twice", "b", "twice")]
+    rejects = misfits(batch_of(records), 8)
+    assert [(reject.id, reject.field, reject.reason) for reject in rejects] == [("twice", "id", "duplicate_id")] * 2
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        (Record("\ud800", np.ones(8, np.float32)), "id"),
+        (Record("r", np.ones(8, np.float32), "text \udfff"), "document"),
+        (Record("r", np.ones(8, np.float32), None, "file:///\ud800"), "uri"),
+    ],
+)
+def test_half_a_character_is_in_no_request(record: Record, field: str) -> None:
+    (reject,) = misfits(batch_of([record]), 8)
+    assert (reject.field, reject.reason) == (field, "not_unicode")
+
+
+def test_a_zero_vector_is_a_vector() -> None:
+    assert reasons(embedding=np.zeros(8)) == []
+
+
+def test_everything_that_is_wrong_with_a_record_is_said() -> None:
+    bad = Record("", np.full(8, np.nan, np.float32), None, None, {"": [], "b": None})
+    found = [(reject.field, reject.reason) for reject in misfits(batch_of([bad]), 8)]
+    assert found == [
+        ("id", "invalid_id"),
+        ("embedding", "invalid_embedding"),
+        ("", "empty_key"),
+        ("", "invalid_list"),
+        ("b", "null_value"),
+    ]
