@@ -148,7 +148,7 @@ class CollectionRules(Model):
     """
 
     sources: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(default=None, validation_alias="from")
-    where: Annotated[tuple[Condition, ...], BeforeValidator(_conditions)] | None = None
+    where: Annotated[tuple[Condition, ...] | None, BeforeValidator(_conditions)] = None
     ids: str | None = None
     space: Literal["cosine", "l2", "ip"] | None = None
     metadata: dict[str, Value] | None = None
