@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from contextlib import closing
@@ -15,10 +16,12 @@ import orjson
 
 from chromactl import __version__, logs
 from chromactl.console import Console
-from chromactl.errors import ChromactlError
+from chromactl.errors import ChromactlError, UsageError
 from chromactl.migrate.config import MigrateConfig
+from chromactl.migrate.databases import migrate_all
 from chromactl.migrate.engine import migrate as run_migration
 from chromactl.options import access, database_option, folder, json_option, option, tenant_option, token_file
+from chromactl.profile_check import check_profile
 from chromactl.sample import SIZES, Sample
 from chromactl.sample import make as make_sample
 from chromactl.schema import profile as profiles
@@ -63,9 +66,15 @@ def cli() -> None:
 @token_file("--target-token-file", "the target")
 @tenant_option
 @database_option
+@option("--target-tenant", help="Tenant of the target, where it is not --tenant.")
+@option("--target-database", help="Database of the target, where it is not --database.")
+@option("--all-databases", is_flag=True, help="Every database of the tenant, each into one of its name.")
 @option("--profile", default="sergio", show_default=True, help="The schema: sergio, identity, or a YAML file.")
 @option("--collection", multiple=True, help="Only this collection; can be given more than once.")
+@option("--rename", multiple=True, metavar="OLD=NEW", help="What would be OLD in the target is to be NEW; repeatable.")
 @option("--batch-size", default=1000, show_default=True, type=click.IntRange(1), help="Records a write request.")
+@option("--workers", default=2, show_default=True, type=click.IntRange(1, 16), help="Requests to each side at once.")
+@option("--strict-phases", is_flag=True, help="End each phase before the next; nothing is written before the gate.")
 @option(
     "--max-reject-rate",
     default=0.05,
@@ -93,7 +102,13 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
     A finished migration run again changes nothing; one that was cut off goes on where it was.
     """
     source = access(given["source_url"], "source", given["source_token_file"], given["tenant"], given["database"])
-    target = access(given["target_url"], "target", given["target_token_file"], given["tenant"], given["database"])
+    target = access(
+        given["target_url"],
+        "target",
+        given["target_token_file"],
+        given["target_tenant"] or given["tenant"],
+        given["target_database"] or given["database"],
+    )
     config = MigrateConfig(
         source=source,
         target=target,
@@ -102,6 +117,9 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
         log_dir=given["log_dir"],
         backup_dir=given["backup_dir"],
         batch_size=given["batch_size"],
+        workers=given["workers"],
+        renames=tuple(_rename(text) for text in given["rename"]),
+        strict_phases=given["strict_phases"],
         max_reject_rate=given["max_reject_rate"],
         collections=given["collection"],
         quick=given["quick"],
@@ -112,12 +130,19 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
     console = Console(quiet=as_json and not verbose)
     log_file = logs.to_file(config.log_dir, "migration")
     console.line(f"chromactl {__version__} migrate: {source.location.text} → {target.location.text}")
-    report = run_migration(config, console, log_file)
+    report = (migrate_all if given["all_databases"] else run_migration)(config, console, log_file)
     for line in report.lines():
         console.line(line)
     console.line(f"log: {log_file}")
     _result(report.as_json(), as_json)
     return 0
+
+
+def _rename(text: str) -> tuple[str, str]:
+    old, separator, new = text.partition("=")
+    if not (old and separator and new):
+        raise UsageError(f"--rename {text}: give OLD=NEW, the name in the target and the one it is to have instead")
+    return old, new
 
 
 @cli.command()
@@ -176,6 +201,55 @@ def smoke(as_json: bool, verbose: bool, **given: Any) -> int:
     return 0
 
 
+@cli.group()
+def profile() -> None:
+    """Look at profiles: which there are, and what one would do to a database."""
+
+
+@profile.command("check", epilog="Example: chromactl profile check own.yml --url http://old:8000")
+@click.argument("file")
+@option("--url", required=True, help=f"Where the data is. {_DATABASE}")
+@token_file("--token-file", "the database")
+@tenant_option
+@database_option
+@option("--collection", multiple=True, help="Only this collection of the source; can be given more than once.")
+@option(
+    "--max-reject-rate",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of rejected records above which the advice is INVESTIGATE, 0 to 1.",
+)
+@verbose_option
+@json_option
+def profile_check(as_json: bool, verbose: bool, **given: Any) -> int:
+    """Tell what each rule of the profile FILE (or a built-in one) would do, and for how many records.
+
+    Reads every record but no embedding, and writes nothing. Ends with PROCEED or INVESTIGATE.
+    """
+    console = Console(quiet=as_json and not verbose)
+    wanted = profiles.load(given["file"])
+    where = access(given["url"], "", given["token_file"], given["tenant"], given["database"])
+    with closing(open_source(where)) as store:
+        report = check_profile(wanted, store, collections=given["collection"], max_reject_rate=given["max_reject_rate"])
+    for line in report.lines():
+        console.line(line)
+    _result(report.as_json(), as_json)
+    return 0
+
+
+@profile.command("list")
+@json_option
+def profile_list(as_json: bool) -> int:
+    """Name the built-in profiles and what they are."""
+    console = Console(quiet=as_json)
+    descriptions = {name: profiles.load(name).description for name in profiles.built_in()}
+    for name, description in descriptions.items():
+        console.line(f"{name:12} {description}")
+    _result({"command": "profile list", "changed": False, "profiles": descriptions}, as_json)
+    return 0
+
+
 def _result(body: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(body, option=orjson.OPT_INDENT_2).decode())
@@ -183,7 +257,8 @@ def _result(body: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line and end the process with the documented exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -219,5 +294,9 @@ class _TerminatedError(BaseException):
     """SIGTERM came."""
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _TerminatedError
+def _end(signum: int, frame: FrameType | None) -> None:
+    """What is under way is finished and noted; a second signal does not wait for that."""
+    code = EXIT_INTERRUPTED if signum == signal.SIGINT else EXIT_TERMINATED
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(code))
+    raise KeyboardInterrupt if signum == signal.SIGINT else _TerminatedError

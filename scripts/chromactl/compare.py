@@ -51,10 +51,12 @@ class Comparison:
             self._metadata(expected.ids[row], expected.metadatas[row] or {}, actual.metadatas[other] or {})
         self.compared += len(both)
 
-    def add_rounding(self, other: Comparison) -> None:
-        """Count another comparison's roundings as this one's."""
+    def merge(self, other: Comparison) -> None:
+        """Count another comparison's findings as this one's."""
+        self.compared += other.compared
         self.rounded_embeddings += other.rounded_embeddings
         self.rounded_floats += other.rounded_floats
+        self.differences += other.differences
 
     def _embeddings(self, expected: Batch, actual: Batch, space: str) -> None:
         if not len(expected):

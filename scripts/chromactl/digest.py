@@ -35,6 +35,11 @@ class CollectionDigest:
             self._sum = (self._sum + int.from_bytes(digest.digest(), "big")) % _MODULUS
         self.count += len(batch)
 
+    def add_digest(self, hexdigest: str, count: int) -> None:
+        """Take in the digest of other records of the same collection."""
+        self._sum = (self._sum + int(hexdigest, 16)) % _MODULUS
+        self.count += count
+
     def hexdigest(self) -> str:
         """The digest so far, 64 hex digits."""
         return f"{self._sum:064x}"

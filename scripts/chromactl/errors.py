@@ -30,6 +30,10 @@ class UnreachableError(PreconditionError):
     """A database does not answer."""
 
 
+class EmptySourceError(PreconditionError):
+    """A source holds nothing that is to be migrated."""
+
+
 class AuthenticationError(PreconditionError):
     """A database refused the token."""
 
@@ -43,11 +47,12 @@ class MissingCollectionError(ChromactlError):
 
 
 class RequestError(ChromactlError):
-    """A server refused a request; `status` is the HTTP status it answered with."""
+    """A server refused a request; `status` is the HTTP status it answered with, `words` what it said."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, words: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.words = words
 
 
 class DataDiffersError(ChromactlError):

@@ -103,13 +103,13 @@ def make(sample: Sample, target: Target, console: Console) -> bool:
             )
     sizes = sample.sizes()
     run = f"00000000T000000-{sample.seed % 16**6:06x}"
-    with console.progress("sample", sum(sizes[name] for name in missing)) as advance:
+    with console.progress(sum(sizes[name] for name in missing), "sample") as advance:
         staged = []
         for name in missing:
             collection = target.stage(sample.spec(name), run)
             for batch in sample.batches(name):
                 target.write(collection, batch, repeat=True)
-                advance(len(batch))
+                advance("sample", len(batch))
             staged.append(collection)
     if staged:
         target.swap(staged, run)

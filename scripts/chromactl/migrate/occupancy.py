@@ -6,14 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from chromactl.compare import Comparison
-from chromactl.console import unseen
+from chromactl.digest import CollectionDigest
 from chromactl.errors import PreconditionError, UsageError
 from chromactl.migrate import state
 from chromactl.migrate.config import MigrateConfig
-from chromactl.migrate.load import digest_of, verify
-from chromactl.migrate.plan import Plan
-from chromactl.migrate.state import CollectionState, RunFolder
+from chromactl.migrate.ledger import RunFolder
+from chromactl.migrate.passage import Passage
+from chromactl.migrate.plan import Plan, PlannedTarget
+from chromactl.migrate.proof import Prove, prove_all
+from chromactl.migrate.state import CollectionState
+from chromactl.migrate.verdict import states
 from chromactl.stores.base import Collection, Source
+
+_RECORDS_AT_ONCE = 1000
 
 
 class Occupancy:
@@ -25,7 +30,7 @@ class Occupancy:
         self._live = {collection.name: collection for collection in target.collections()}
         self._ours: dict[str, CollectionState] = {}
         earlier = replace(config, checkpoint_dir=checkpoint_dir)
-        for _, checkpoint in state.checkpoints(earlier, same_target=True):
+        for _, checkpoint in state.checkpoints(earlier, ("target", "target database")):
             if checkpoint.phase == "complete":
                 self._ours |= {entry.name: entry for entry in checkpoint.collections if entry.target_key is not None}
 
@@ -35,60 +40,83 @@ class Occupancy:
         if keys & {collection.key for collection in source.collections()}:
             raise UsageError("source and target are the same database under two names; nothing can be moved to itself")
 
-    def refuse_early(self, plan: Plan) -> None:
-        """Spare the operator an export that could only end in a refusal.
+    def marked(self, plan: Plan) -> Plan:
+        """The plan with the collections that have the names of its targets now.
 
         Raises:
-            PreconditionError: a collection is somebody else's by its count alone.
+            PreconditionError: one is somebody else's by its count alone; spare the operator an export.
         """
-        if self._config.replace:
-            return
-        for planned in plan.collections:
-            there = self._live.get(planned.name)
-            if there is None or self._made_by_us(there):
+        targets = [
+            replace(target, replaces=self._live[target.name].key) if target.name in self._live else target
+            for target in plan.targets
+        ]
+        for target in targets:
+            there = self._live.get(target.name)
+            if there is None or self._config.replace or self._made_by_us(there):
                 continue
+            most = sum(planned.records for planned in plan.collections if planned.name in target.sources)
             count = self._target.count(there)
-            fewest = len(planned.ids) * (1 - self._config.max_reject_rate)
-            if not fewest <= count <= len(planned.ids):
-                raise self._refusal(planned.name, f"{count:,} records")
+            alone = all(len(plan.feeds(source)) == 1 for source in target.sources)
+            fewest = most * (1 - self._config.max_reject_rate) if alone else 0
+            if not fewest <= count <= most:
+                raise self._refusal(target.name, f"{count:,} records")
+        return replace(plan, targets=targets)
 
-    def held(self, plan: Plan, folder: RunFolder) -> tuple[dict[str, CollectionState], Comparison]:
+    def held(self, plan: Plan, passage: Passage, folder: RunFolder) -> tuple[dict[str, CollectionState], Comparison]:
         """The collections that hold every record as it should be, and the roundings seen.
 
         Raises:
             PreconditionError: one has other content that is not our own earlier work, and --replace was not given.
         """
         held: dict[str, CollectionState] = {}
-        total = Comparison()
-        for planned in plan.collections:
-            there = self._live.get(planned.name)
+        rounding = Comparison()
+        for target, planned in zip(plan.targets, states(plan, folder), strict=True):
+            there = self._live.get(target.name)
             if there is None:
                 continue
-            comparison, digest = verify(
-                self._target, there, planned, self._config.profile, folder, unseen, to_the_end=False
-            )
+            prove = Prove(passage, plan, folder, self._target, {target.name: there}, note=False, to_the_end=False)
+            prove_all(prove, plan, [target], self._config.workers)
+            comparison = prove.comparisons[target.name]
             if not comparison.differences:
-                total.add_rounding(comparison)
-                held[planned.name] = CollectionState(
-                    planned.name,
-                    len(planned.ids),
-                    planned.spec.space,
+                rounding.merge(comparison)
+                held[target.name] = replace(
+                    planned,
                     imported=comparison.compared,
                     verified=comparison.compared,
                     target_key=there.key,
-                    digest=digest,
+                    digest=prove.digest(target.name),
                 )
             elif not self._config.replace and not self._untouched(there):
                 first = comparison.differences[0]
-                raise self._refusal(planned.name, f"record {first.id!r}: {first.field} is {first.actual}")
-        return held, total
+                what = f"record {first.id!r}: {first.field}" if first.id else first.field
+                raise self._refusal(target.name, f"{what} is {first.actual}")
+        return held, rounding
+
+    def refuse_newcomers(self, targets: list[PlannedTarget], staged: dict[str, Collection]) -> None:
+        """Raise PreconditionError if a live collection came to have a target's name after the plan was made.
+
+        The name may be that of what it had then, or (a swap that was cut off) of what this run staged.
+        """
+        live = {collection.name: collection.key for collection in self._target.collections()}
+        for target in targets:
+            known = (None, target.replaces, staged[target.name].key)
+            if live.get(target.name) not in known and not self._config.replace:
+                raise self._refusal(target.name, "made while this run was at work")
 
     def _made_by_us(self, there: Collection) -> bool:
         return there.name in self._ours and self._ours[there.name].target_key == there.key
 
     def _untouched(self, there: Collection) -> bool:
         """Whether the collection is what an earlier run left there, unchanged since."""
-        return self._made_by_us(there) and self._ours[there.name].digest == digest_of(self._target, there)
+        return self._made_by_us(there) and self._ours[there.name].digest == self._digest(there)
+
+    def _digest(self, there: Collection) -> str:
+        digest = CollectionDigest()
+        ids = self._target.ids(there)
+        for start in range(0, len(ids), _RECORDS_AT_ONCE):
+            batch, _ = self._target.read(there, ids[start : start + _RECORDS_AT_ONCE])
+            digest.add(batch)
+        return digest.hexdigest()
 
     def _refusal(self, name: str, seen: str) -> PreconditionError:
         return PreconditionError(

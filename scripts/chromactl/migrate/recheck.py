@@ -1,96 +1,213 @@
-"""A finished migration, run again: do source and target still hold what that run moved?
+"""A finished migration, run again: does the target still hold what was moved, and what has the source changed since?
 
-Both are read at the same time and compared with the finished run's shards; nothing is written. When anything
-differs, the migration takes its whole way again.
+Both are read at the same time and compared with the finished run's shards. Nothing is written to either; what has
+changed in the source is kept at once, in the folder of the run that will carry it over (chromactl.migrate.delta).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
 
 import numpy as np
 
 from chromactl.compare import Comparison
-from chromactl.console import Advance, unseen
+from chromactl.console import Advance
 from chromactl.migrate.config import MigrateConfig
-from chromactl.migrate.load import verify
-from chromactl.migrate.plan import Plan, PlannedCollection, select
-from chromactl.migrate.state import RunFolder
+from chromactl.migrate.flow import Stage, flow
+from chromactl.migrate.ledger import RunFolder
+from chromactl.migrate.passage import Passage
+from chromactl.migrate.plan import Piece, Plan, PlannedCollection, in_pieces, select
+from chromactl.migrate.proof import Prove, prove_all
+from chromactl.migrate.steps import keep
 from chromactl.snapshot.shard import read_shard
 from chromactl.stores.base import Batch, Collection, Source
 from chromactl.stores.opening import open_source
 
-EMBEDDINGS_A_SHARD = 25
+EMBEDDINGS_A_PIECE = 25
 
 
-def still_the_same(
-    config: MigrateConfig, plan: Plan, folder: RunFolder, target: Source, advance: Advance
-) -> Comparison | None:
-    """The comparison of the target with the finished run, or None if source or target has changed since.
+class Outcome(Enum):
+    """What has happened since the finished run."""
 
-    With `config.quick`, embeddings of the source are compared for some records of each shard only.
+    UNCHANGED = "unchanged"
+    SOURCE_CHANGED = "the source has changed"
+    OTHERWISE = "the target has changed, or the source's collections"
+
+
+@dataclass(slots=True)
+class Recheck:
+    """The outcome; with a changed source, the plan that carries the changes over."""
+
+    outcome: Outcome
+    comparison: Comparison = field(default_factory=Comparison)
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished run: its name, its plan, what it kept, and the keys of the collections it left in the target."""
+
+    run: str
+    plan: Plan
+    folder: RunFolder
+    keys: dict[str, str]
+
+
+def recheck(config: MigrateConfig, finished: Finished, folder: RunFolder, target: Source, advance: Advance) -> Recheck:
+    """Compare source and target with the finished run; changes of the source are kept in `folder`.
+
+    With `config.quick`, embeddings of the source are compared for some records of each piece only.
     """
-    with contextlib.closing(open_source(config.source)) as source, ThreadPoolExecutor(2) as pool:
-        there = pool.submit(_target_is_the_same, config, plan, folder, target)
-        same = _source_is_the_same(config, plan, folder, source, advance)
+    with contextlib.closing(open_source(config.source)) as source, ThreadPoolExecutor(1) as pool:
+        there = pool.submit(holds, config, finished, target)
+        look = _Source(config, finished, folder, source, advance)
+        same_shape = look.compare()
         comparison = there.result()
-    return comparison if same else None
+    if comparison is None or not same_shape:
+        folder.remove()
+        return Recheck(Outcome.OTHERWISE)
+    if not look.changed:
+        return Recheck(Outcome.UNCHANGED, comparison)
+    if finished.plan.contested:
+        # Which of two records with one id goes is decided over all of them.
+        folder.remove()
+        return Recheck(Outcome.OTHERWISE)
+    return Recheck(Outcome.SOURCE_CHANGED, comparison, look.plan())
 
 
-def _target_is_the_same(config: MigrateConfig, plan: Plan, folder: RunFolder, target: Source) -> Comparison | None:
+def holds(config: MigrateConfig, finished: Finished, target: Source) -> Comparison | None:
+    """The roundings seen in the target, or None if it does not hold what the finished run left there."""
     live = {collection.name: collection for collection in target.collections()}
+    plan = finished.plan
+    if any(name in live and live[name].key != key for name, key in finished.keys.items()):
+        return None
+    passage = Passage(config.profile, plan)
+    collections = {entry.name: live[entry.name] for entry in plan.targets if entry.name in live}
+    if len(collections) < len(plan.targets):
+        return None
+    prove = Prove(passage, plan, finished.folder, target, collections, note=False, to_the_end=False)
+    prove_all(prove, plan, plan.targets, config.workers)
+    if prove.differ:
+        return None
     total = Comparison()
-    for planned in plan.collections:
-        if planned.name not in live:
-            return None
-        comparison, _ = verify(target, live[planned.name], planned, config.profile, folder, unseen, to_the_end=False)
-        if comparison.differences:
-            return None
-        total.add_rounding(comparison)
+    for comparison in prove.comparisons.values():
+        total.merge(comparison)
     return total
 
 
-def _source_is_the_same(config: MigrateConfig, plan: Plan, folder: RunFolder, source: Source, advance: Advance) -> bool:
-    there = {collection.name: collection for collection in select(config, source)}
-    if there.keys() != {planned.name for planned in plan.collections}:
-        return False
-    return all(
-        _collection_is_the_same(planned, there[planned.name], folder, source, advance, quick=config.quick)
-        for planned in plan.collections
-    )
+class _Source:
+    """The source against the finished run's shards, piece by piece."""
 
+    def __init__(
+        self, config: MigrateConfig, finished: Finished, folder: RunFolder, source: Source, advance: Advance
+    ) -> None:
+        self._config = config
+        self._finished = finished
+        self._folder = folder
+        self._source = source
+        self._advance = advance
+        self._lock = threading.Lock()
+        self._now: list[PlannedCollection] = []
+        self._skipped: list[str] = []
+        self._same: set[tuple[str, int]] = set()
 
-def _collection_is_the_same(
-    planned: PlannedCollection,
-    there: Collection,
-    folder: RunFolder,
-    source: Source,
-    advance: Advance,
-    *,
-    quick: bool,
-) -> bool:
-    if there.spec.metadata != planned.spec.metadata or set(source.ids(there)) != set(planned.ids):
-        return False
-    for shard in folder.shards(planned.name):
-        expected = read_shard(folder.path, shard)
-        comparison = Comparison()
-        if quick:
-            some = _some(expected)
-            comparison.add(_without_embeddings(expected), source.read_text(there, expected.ids), space="l2")
-            comparison.add(some, source.read(there, some.ids)[0], space=planned.spec.space)
-        else:
-            comparison.add(expected, source.read(there, expected.ids)[0], space=planned.spec.space)
-        if comparison.differences:
+    @property
+    def changed(self) -> bool:
+        """Whether any record was added, changed or deleted."""
+        return len(self._same) < sum(len(planned.pieces) for planned in self._now)
+
+    def compare(self) -> bool:
+        """Read everything; False if the collections themselves are not the same any more."""
+        there = {collection.name: collection for collection in select(self._config, self._source)}
+        base = self._finished.plan.collections
+        if there.keys() != {planned.name for planned in base}:
             return False
-        advance(len(expected))
-    return True
+        if any(there[planned.name].spec.metadata != planned.spec.metadata for planned in base):
+            return False
+        self._now = [self._pieces_now(planned, there[planned.name]) for planned in base]
+        pieces = (Piece(planned, number) for planned in self._now for number in range(len(planned.pieces)))
+        flow(pieces, [Stage(self._compare, self._config.workers)])
+        return True
+
+    def _pieces_now(self, planned: PlannedCollection, there: Collection) -> PlannedCollection:
+        """The collection in the pieces that it had, without deleted ids, and new ids in pieces of their own."""
+        now = self._source.ids(there)
+        left = set(now)
+        pieces = [[record for record in piece if record in left] for piece in planned.pieces]
+        known = {record for piece in planned.pieces for record in piece}
+        new = [record for record in now if record not in known]
+        return replace(planned, key=there.key, pieces=pieces + in_pieces(new))
+
+    def _compare(self, piece: Piece) -> None:
+        before = self._before(piece)
+        if before is not None and self._config.quick and self._seems_the_same(piece, before):
+            same = True
+        else:
+            batch, unreadable = self._source.read(piece.planned.source, piece.ids)
+            same = before is not None and _equal(before, batch, piece.planned.spec.space)
+            if not same:
+                self._folder.make()
+                keep(self._folder, piece, batch, unreadable)
+        if same:
+            with self._lock:
+                self._same.add((piece.planned.name, piece.number))
+        self._advance("recheck", len(piece.ids))
+
+    def _before(self, piece: Piece) -> Batch | None:
+        """The piece as the finished run kept it, unless ids of it are gone or it is new."""
+        base = next(entry for entry in self._finished.plan.collections if entry.name == piece.planned.name)
+        if piece.number >= len(base.pieces) or len(base.pieces[piece.number]) != len(piece.ids):
+            return None
+        folder = self._finished.folder
+        return read_shard(folder.path, folder.shard(base.name, piece.number))
+
+    def _seems_the_same(self, piece: Piece, before: Batch) -> bool:
+        there = piece.planned.source
+        some = _some(before)
+        return _equal(_without_embeddings(before), self._source.read_text(there, before.ids), "l2") and _equal(
+            some, self._source.read(there, some.ids)[0], piece.planned.spec.space
+        )
+
+    def plan(self) -> Plan:
+        """The plan that carries the changes over; pieces that are the same are taken from the finished run."""
+        base = self._finished
+        lines = []
+        for entry in base.folder.entries_with_rejects():
+            piece = (entry["collection"], entry["number"])
+            if piece in self._same:
+                lines.append(entry)
+                if entry["step"] == "export":
+                    _link(base.folder.path, self._folder.path, entry["shard"]["file"])
+        self._folder.adopt(lines)
+        targets = [
+            replace(target, replaces=base.keys[target.name], spec=replace(target.spec)) for target in base.plan.targets
+        ]
+        return Plan(self._now, targets, base.plan.skipped, base=base.run)
+
+
+def _equal(before: Batch, now: Batch, space: str) -> bool:
+    comparison = Comparison()
+    comparison.add(before, now, space=space)
+    return len(before) == len(now) and not comparison.differences
+
+
+def _link(old: Path, new: Path, file: str) -> None:
+    target = new / file
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(old / file)
+    except OSError:  # a file system without links
+        shutil.copyfile(old / file, target)
 
 
 def _some(batch: Batch) -> Batch:
-    rows: Sequence[int] = range(0, len(batch), max(1, len(batch) // EMBEDDINGS_A_SHARD))
-    return batch.take(rows)
+    return batch.take(range(0, len(batch), max(1, len(batch) // EMBEDDINGS_A_PIECE)))
 
 
 def _without_embeddings(batch: Batch) -> Batch:

@@ -7,12 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chromactl.compare import Comparison
 from chromactl.migrate.state import CollectionState, PhaseResult
 
 
 @dataclass(slots=True)
 class Report:
-    """The result of `chromactl migrate`. `status` is complete, unchanged or dry-run; `advice` is for dry runs."""
+    """The result of `chromactl migrate`.
+
+    `status` is complete, unchanged or dry-run; `advice` is for dry runs. `unplaced` counts rejected records of
+    collections that go to several targets; `carried` says what a run changed that carried over a source's changes;
+    `reused` counts pieces that an earlier, interrupted process had finished, by step.
+    """
 
     status: str
     changed: bool
@@ -25,6 +31,10 @@ class Report:
     rejects: dict[str, int] = field(default_factory=dict)
     phases: list[PhaseResult] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    unplaced: dict[str, int] = field(default_factory=dict)
+    reused: dict[str, int] = field(default_factory=dict)
+    carried: dict[str, int] | None = None
+    seconds: float = 0.0
     rounded_embeddings: int = 0
     rounded_floats: int = 0
     advice: str | None = None
@@ -33,6 +43,11 @@ class Report:
     rejects_file: Path | None = None
     checkpoint_file: Path | None = None
     backup: Path | None = None
+
+    def note_rounding(self, comparison: Comparison) -> None:
+        """Take in the roundings that a comparison saw."""
+        self.rounded_embeddings += comparison.rounded_embeddings
+        self.rounded_floats += comparison.rounded_floats
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints; paths are absolute, sizes in bytes, times in seconds."""
@@ -46,6 +61,7 @@ class Report:
             "profile": self.profile,
             "collections": {
                 entry.name: {
+                    "sources": list(entry.sources),
                     "source": entry.source,
                     "imported": entry.imported,
                     "rejected": entry.rejected,
@@ -56,8 +72,9 @@ class Report:
             },
             "skipped": self.skipped,
             "rejects": {
-                "total": sum(entry.rejected for entry in self.collections),
+                "total": sum(entry.rejected for entry in self.collections) + sum(self.unplaced.values()),
                 "by_reason": self.rejects,
+                "unplaced": self.unplaced,
             },
             "rounded": {"embeddings": self.rounded_embeddings, "floats": self.rounded_floats},
             "phases": [
@@ -69,6 +86,9 @@ class Report:
                 }
                 for phase in self.phases
             ],
+            "seconds": round(self.seconds, 3),
+            "reused": self.reused,
+            "carried": self.carried,
             "kept": self.kept,
             "advice": self.advice,
             "peak_memory_bytes": peak_memory(),
@@ -90,9 +110,16 @@ class Report:
         rows.append(f"{'TOTAL':24} " + " ".join(f"{total:8,}" for total in totals))
         if self.skipped:
             rows.append(f"left alone (not named by the profile): {', '.join(self.skipped)}")
+        rows += [f"rejected of {source}: {count:,}" for source, count in self.unplaced.items()]
         rows += [f"rejected because of {reason}: {count:,}" for reason, count in sorted(self.rejects.items())]
-        seconds = sum(phase.seconds for phase in self.phases)
-        rows.append(f"{seconds:.1f} s, peak memory {peak_memory() / 2**20:.0f} MiB")
+        if self.carried is not None:
+            rows.append("carried over: " + ", ".join(f"{count:,} {what}" for what, count in self.carried.items()))
+        rows += [
+            f"{phase.name:10} {phase.seconds:7.1f} s {phase.records_per_second:10,.0f} records/s"
+            for phase in self.phases
+            if phase.records
+        ]
+        rows.append(f"{self.seconds:.1f} s in all (phases overlap), peak memory {peak_memory() / 2**20:.0f} MiB")
         rows += [f"the former {name} is kept as {kept}" for name, kept in self.kept.items()]
         return rows
 

@@ -1,13 +1,11 @@
-"""The state of a run on disk: a lock, checkpoints after each phase, and a ledger of shards in between."""
+"""The state of a run on disk: checkpoints after each phase (the ledger in between: chromactl.migrate.ledger)."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,17 +14,16 @@ from typing import Any
 import orjson
 
 from chromactl import files
-from chromactl.errors import LockedError, PreconditionError
+from chromactl.errors import PreconditionError
 from chromactl.migrate.config import MigrateConfig
-from chromactl.snapshot.shard import Shard
 
-VERSION = 1
+VERSION = 2
 PHASES = ("preflight", "export", "transform", "validate", "import", "verify", "complete")
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseResult:
-    """What one phase did: records, and seconds of work in this run and those it resumed."""
+    """What one phase did: records, and seconds from its first to its last (phases overlap unless told not to)."""
 
     name: str
     seconds: float
@@ -40,9 +37,13 @@ class PhaseResult:
 
 @dataclass(frozen=True, slots=True)
 class CollectionState:
-    """One collection of the run. `space` is the proven metric; `target_key` and `digest` are of the finished run."""
+    """One collection of the target, and how many records of the source went to it.
+
+    `space` is the proven metric; `target_key` and `digest` are of the finished run.
+    """
 
     name: str
+    sources: tuple[str, ...]
     source: int
     space: str
     rejected: int = 0
@@ -79,71 +80,6 @@ def new_run() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
 
 
-@contextlib.contextmanager
-def locked(config: MigrateConfig) -> Iterator[None]:
-    """Hold the target for this run.
-
-    Raises:
-        LockedError: another run has it.
-    """
-    path = files.make_folder(config.checkpoint_dir) / f".lock-{config.target_key}"
-    with files.explained(path), path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockedError(
-                f"{config.target.location.text}: another migration to this target is running "
-                f"(it holds {path}); wait for it, or end it"
-            ) from error
-        yield
-
-
-class RunFolder:
-    """Where a run keeps its exported shards, its ledger and its rejects."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._ledger = path / "ledger.jsonl"
-
-    def make(self) -> None:
-        """Make the folder, once there is something to keep in it."""
-        files.make_folder(self.path)
-
-    @property
-    def rejects(self) -> Path:
-        """The file of rejected records, one JSON object a line."""
-        return self.path / "rejects.jsonl"
-
-    def note(self, step: str, collection: str, number: int, **more: Any) -> None:
-        """Add a finished shard to the ledger, durably."""
-        entry = {"step": step, "collection": collection, "number": number, **more}
-        with files.explained(self._ledger), self._ledger.open("a+b") as file:
-            # A line that a crash or a full disk cut off must not swallow this one too.
-            torn = file.tell() > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read() != b"\n"
-            file.write((b"\n" if torn else b"") + orjson.dumps(entry) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def noted(self, step: str, collection: str) -> dict[int, dict[str, Any]]:
-        """The finished shards of a step, by number. A last line that was cut off by a crash does not count."""
-        entries: dict[int, dict[str, Any]] = {}
-        if self._ledger.exists():
-            for line in self._ledger.read_bytes().splitlines():
-                with contextlib.suppress(orjson.JSONDecodeError):
-                    entry = orjson.loads(line)
-                    if (entry["step"], entry["collection"]) == (step, collection):
-                        entries[entry["number"]] = entry
-        return entries
-
-    def shards(self, collection: str) -> list[Shard]:
-        """The exported shards of a collection, in order."""
-        return [Shard(**entry["shard"]) for _, entry in sorted(self.noted("export", collection).items())]
-
-    def remove(self) -> None:
-        """Remove the folder and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-
 def run_folder(config: MigrateConfig, run: str) -> Path:
     """The folder of a run."""
     return config.checkpoint_dir / f"run-{run}"
@@ -171,7 +107,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise PreconditionError(f"{path}: a checkpoint of another version of chromactl; start without it")
         del body["written"]
         body["phases"] = tuple(PhaseResult(**entry) for entry in body["phases"])
-        body["collections"] = tuple(CollectionState(**entry) for entry in body["collections"])
+        body["collections"] = tuple(
+            CollectionState(**{**entry, "sources": tuple(entry["sources"])}) for entry in body["collections"]
+        )
         return Checkpoint(**body)
     except OSError as error:
         raise PreconditionError(f"{path}: cannot be read ({error.strerror}); check the path") from error
@@ -179,22 +117,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise PreconditionError(f"{path}: not a checkpoint of chromactl ({error!r})") from error
 
 
-def checkpoints(config: MigrateConfig, *, same_target: bool = False) -> list[tuple[Path, Checkpoint]]:
-    """All checkpoints of this very migration, or of all migrations to its target, oldest first."""
-    keys = ("target", "target database") if same_target else tuple(config.fingerprint)
+def checkpoints(config: MigrateConfig, keys: Iterable[str]) -> list[tuple[Path, Checkpoint]]:
+    """All checkpoints in the folder that agree with this command in these parts of its fingerprint, oldest first."""
+    wanted = {key: config.fingerprint[key] for key in keys}
     found = []
     for path in sorted(config.checkpoint_dir.glob("checkpoint_*.json")):
         with contextlib.suppress(PreconditionError):
             checkpoint = read_checkpoint(path)
-            if all(checkpoint.fingerprint.get(key) == config.fingerprint[key] for key in keys):
+            if wanted.items() <= checkpoint.fingerprint.items():
                 found.append((path, checkpoint))
     return found
 
 
 def finished(config: MigrateConfig) -> tuple[Path, Checkpoint] | None:
-    """The newest checkpoint of a finished run of this very migration."""
-    complete = [(path, checkpoint) for path, checkpoint in checkpoints(config) if checkpoint.phase == "complete"]
+    """The newest checkpoint of a finished run of this very migration, whatever its batch size was."""
+    complete = [entry for entry in checkpoints(config, config.identity) if entry[1].phase == "complete"]
     return complete[-1] if complete else None
+
+
+def unfinished(config: MigrateConfig) -> list[Checkpoint]:
+    """The last checkpoint of every run of this migration that did not come to its end, oldest first."""
+    last = {checkpoint.run: checkpoint for _, checkpoint in checkpoints(config, config.identity)}
+    return [checkpoint for checkpoint in last.values() if checkpoint.phase != "complete"]
 
 
 def named_checkpoint(config: MigrateConfig, path: Path) -> Checkpoint:
@@ -215,3 +159,16 @@ def named_checkpoint(config: MigrateConfig, path: Path) -> Checkpoint:
                 f"{checkpoint.fingerprint.get(key)!r}, the command's is {value!r}; name the right one, or none"
             )
     return checkpoint
+
+
+def remove_folder(config: MigrateConfig, run: str) -> None:
+    """Remove a run's folder."""
+    shutil.rmtree(run_folder(config, run), ignore_errors=True)
+
+
+def forget(config: MigrateConfig, run: str) -> None:
+    """Remove a run's folder and its checkpoints."""
+    remove_folder(config, run)
+    for path, checkpoint in checkpoints(config, ()):
+        if checkpoint.run == run:
+            path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chromactl.compare import Comparison
@@ -13,8 +13,12 @@ from chromactl.stores.snapshot import SnapshotStore, SnapshotTarget
 RECORDS_AT_ONCE = 1000
 
 
-def create(store: Source, collections: Sequence[Collection], folder: Path) -> None:
+def create(
+    store: Source, collections: Sequence[Collection], folder: Path, *, only: Mapping[str, Sequence[str]] | None = None
+) -> None:
     """Write a snapshot of these collections and compare it with what was read.
+
+    `only` limits it to these ids of each collection, by the collection's name.
 
     Raises:
         PreconditionError: the folder holds something already, or cannot be written.
@@ -25,7 +29,7 @@ def create(store: Source, collections: Sequence[Collection], folder: Path) -> No
         staged = []
         for collection in collections:
             copy = target.stage(collection.spec, "")
-            ids = store.ids(collection)
+            ids = store.ids(collection) if only is None else only[collection.name]
             for start in range(0, len(ids), RECORDS_AT_ONCE):
                 batch, unreadable = store.read(collection, ids[start : start + RECORDS_AT_ONCE])
                 if unreadable:
