@@ -1,19 +1,23 @@
-"""Filling Chroma servers and reading them, without chromactl: by plain REST, and by Chroma's own client."""
+"""Filling Chroma servers and reading them, without chromactl: by plain REST, and by Chroma's own client.
+
+Chroma's client of today cannot talk to 0.4.24, so this one is read by plain REST too.
+"""
 
 from __future__ import annotations
 
 import math
 import ssl
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import chromadb
 import httpx
 import numpy as np
 import orjson
 from chromadb.config import Settings
+from numpy.typing import NDArray
 
 from support.records import Made, Record
 from support.servers import Server
@@ -45,13 +49,16 @@ class Database:
     def root(self) -> str:
         return f"{self.url}/api/v2/tenants/default_tenant/databases/{self.name}"
 
+    def _address(self, path: str) -> str:
+        if self.server.version == "0.4.24":
+            return f"{self.url}/api/v1{path}?tenant=default_tenant&database={self.name}"
+        return self.root + path
+
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"content-type": "application/json"}
-        if self.server.token:
-            headers["authorization"] = f"Bearer {self.server.token}"
+        headers = {"content-type": "application/json", **self.server.credentials}
         content = None if body is None else orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         with httpx.Client(trust_env=False, timeout=60, verify=_NO_TLS) as client:
-            answer = client.request(method, self.root + path, content=content, headers=headers)
+            answer = client.request(method, self._address(path), content=content, headers=headers)
         assert answer.status_code < 300, answer.text
         return answer.json() if answer.content else None
 
@@ -61,7 +68,7 @@ class Database:
         """Make the collections and add their records."""
         for made in collections:
             body: dict[str, Any] = {"name": made.name, "metadata": made.metadata}
-            if self.server.version == "1.5.9":
+            if self.server.modern:
                 body["configuration"] = {"hnsw": {"space": made.space, **made.hnsw}}
             else:
                 settings = {_LEGACY_KEYS[key]: value for key, value in made.hnsw.items()}
@@ -99,11 +106,10 @@ class Database:
 
     def client(self) -> chromadb.api.ClientAPI:
         """Chroma's own client."""
-        headers = {"Authorization": f"Bearer {self.server.token}"} if self.server.token else {}
         return chromadb.HttpClient(
             host="127.0.0.1",
             port=self.server.port,
-            headers=headers,
+            headers=self.server.credentials,
             database=self.name,
             settings=Settings(anonymized_telemetry=False),
         )
@@ -122,9 +128,8 @@ class Database:
         }
 
     def records(self, collection: str) -> dict[str, Record]:
-        """Every record, by Chroma's own client."""
-        found = self.client().get_collection(collection, embedding_function=None)
-        answer = found.get(include=["embeddings", "documents", "metadatas", "uris"])
+        """Every record, by Chroma's own client where it can."""
+        answer = self._get(collection, ["embeddings", "documents", "metadatas", "uris"])
         columns = [answer[name] for name in ("ids", "embeddings", "documents", "uris", "metadatas")]
         assert all(column is not None for column in columns)
         return {
@@ -132,16 +137,29 @@ class Database:
             for record, embedding, document, uri, metadata in zip(*columns, strict=True)
         }
 
+    def _get(self, collection: str, include: list[str]) -> Mapping[str, Any]:
+        if self.server.version == "0.4.24":
+            answer: dict[str, Any] = self.request(
+                "POST", f"/collections/{self._key(collection)}/get", {"include": include}
+            )
+            return answer
+        found = self.client().get_collection(collection, embedding_function=None)
+        return cast("Mapping[str, Any]", found.get(include=cast("Any", include)))
+
+    def _query(self, collection: str, vector: NDArray[np.float64], include: list[str]) -> Mapping[str, Any]:
+        if self.server.version == "0.4.24":
+            body = {"query_embeddings": [vector.tolist()], "n_results": 50, "include": include}
+            answer: dict[str, Any] = self.request("POST", f"/collections/{self._key(collection)}/query", body)
+            return answer
+        found = self.client().get_collection(collection, embedding_function=None)
+        answers = found.query(query_embeddings=[vector.tolist()], n_results=50, include=cast("Any", include))
+        return cast("Mapping[str, Any]", answers)
+
     def metric(self, collection: str) -> str:
         """The metric that the index really uses, told from its distances to one of its own vectors."""
-        found = self.client().get_collection(collection, embedding_function=None)
-        vectors = np.asarray(found.get(limit=50, include=["embeddings"])["embeddings"], np.float64)
+        vectors = np.asarray(self._get(collection, ["embeddings"])["embeddings"], np.float64)
         vector = vectors[int(np.argmax(np.linalg.norm(vectors, axis=1)))]
-        answer = found.query(
-            query_embeddings=[(2 * vector).tolist()], n_results=50, include=["distances", "embeddings"]
-        )
-        assert answer["distances"] is not None
-        assert answer["embeddings"] is not None
+        answer = self._query(collection, 2 * vector, ["distances", "embeddings"])
         fitting = {"l2", "ip", "cosine"}
         for distance, other in zip(
             answer["distances"][0], np.asarray(answer["embeddings"][0], np.float64), strict=True
@@ -163,10 +181,11 @@ def new_database(server: Server) -> Database:
 
 def same_database(server: Server, name: str) -> Database:
     """A database of this name on the server, made now."""
-    headers = {"authorization": f"Bearer {server.token}"} if server.token else {}
-    answer = httpx.post(
-        f"{server.url}/api/v2/tenants/default_tenant/databases", json={"name": name}, headers=headers, trust_env=False
-    )
+    if server.version == "0.4.24":
+        path = "/api/v1/databases?tenant=default_tenant"
+    else:
+        path = "/api/v2/tenants/default_tenant/databases"
+    answer = httpx.post(server.url + path, json={"name": name}, headers=server.credentials, trust_env=False)
     assert answer.status_code < 300, answer.text
     return Database(server, name)
 
