@@ -18,14 +18,14 @@ from chromactl.stores.base import Batch, Metadata, MetadataValue
 class Trace(Protocol):
     """Is told what every rule does with every record: see chromactl.profile_check."""
 
-    def field(self, target: str, name: str, what: str, detail: str = "") -> None:
-        """A rule did something: `what` is from, constant, default, translated, converted or absent."""
+    def rule(self, target: str, name: str, what: str, detail: str = "") -> None:
+        """The rule of this field did something: from, constant, default, translated, converted or absent."""
 
     def passed(self, target: str, keys: Iterable[str]) -> None:
         """These keys of a record are kept as they are."""
 
-    def rejected(self, target: str, reject: Reject) -> None:
-        """A rule refused a record."""
+    def rejected_by(self, target: str, reject: Reject) -> None:
+        """A rule of this target refused a record."""
 
 
 class Transform:
@@ -59,7 +59,7 @@ class _Landing:
         self._trace = trace
         self._keep = profile.keep_other_fields
         self._steps = [
-            (name, _step(name, rule, source, partial(trace.field, target, name) if trace else None))
+            (name, _step(name, rule, source, partial(trace.rule, target, name) if trace else None))
             for name, rule in rules.items()
         ]
         self._id_parts = (profile.collections or {})[target].id_parts(source) if profile.collections else None
@@ -99,7 +99,7 @@ class _Landing:
             if trace:
                 trace.passed(self._target, others)
                 for reject in rejects[before:]:
-                    trace.rejected(self._target, reject)
+                    trace.rejected_by(self._target, reject)
             if len(rejects) == before:
                 others.update(values)
                 rows.append(row)
