@@ -20,7 +20,17 @@ from chromactl.errors import ChromactlError, UsageError
 from chromactl.migrate.config import MigrateConfig
 from chromactl.migrate.databases import migrate_all
 from chromactl.migrate.engine import migrate as run_migration
-from chromactl.options import access, database_option, folder, json_option, option, tenant_option, token_file
+from chromactl.options import (
+    access,
+    database_option,
+    folder,
+    json_option,
+    network,
+    network_options,
+    option,
+    tenant_option,
+    token_file,
+)
 from chromactl.profile_check import check_profile
 from chromactl.sample import SIZES, Sample
 from chromactl.sample import make as make_sample
@@ -66,6 +76,7 @@ def cli() -> None:
 @token_file("--target-token-file", "the target")
 @tenant_option
 @database_option
+@network_options
 @option("--target-tenant", help="Tenant of the target, where it is not --tenant.")
 @option("--target-database", help="Database of the target, where it is not --database.")
 @option("--all-databases", is_flag=True, help="Every database of the tenant, each into one of its name.")
@@ -101,13 +112,21 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
 
     A finished migration run again changes nothing; one that was cut off goes on where it was.
     """
-    source = access(given["source_url"], "source", given["source_token_file"], given["tenant"], given["database"])
+    source = access(
+        given["source_url"],
+        "source",
+        given["source_token_file"],
+        given["tenant"],
+        given["database"],
+        network(given),
+    )
     target = access(
         given["target_url"],
         "target",
         given["target_token_file"],
         given["target_tenant"] or given["tenant"],
         given["target_database"] or given["database"],
+        network(given),
     )
     config = MigrateConfig(
         source=source,
@@ -150,6 +169,7 @@ def _rename(text: str) -> tuple[str, str]:
 @token_file("--token-file", "the database")
 @tenant_option
 @database_option
+@network_options
 @option("--chunks", default=sum(SIZES.values()), show_default=True, type=click.IntRange(1), help="Records in all.")
 @option("--dim", default=768, show_default=True, type=click.IntRange(1, 4096), help="Floats an embedding.")
 @option("--seed", default=7, show_default=True, type=int, help="What the data follows from.")
@@ -162,7 +182,7 @@ def sample(as_json: bool, verbose: bool, **given: Any) -> int:
     """
     console = Console(quiet=as_json and not verbose)
     data = Sample(given["chunks"], given["dim"], given["seed"])
-    where = access(given["url"], "", given["token_file"], given["tenant"], given["database"])
+    where = access(given["url"], "", given["token_file"], given["tenant"], given["database"], network(given))
     with closing(open_target(where, "chromactl sample")) as target:
         changed = make_sample(data, target, console)
     for name, size in data.sizes().items():
@@ -176,6 +196,7 @@ def sample(as_json: bool, verbose: bool, **given: Any) -> int:
 @token_file("--token-file", "the database")
 @tenant_option
 @database_option
+@network_options
 @option(
     "--test-queries",
     required=True,
@@ -189,7 +210,7 @@ def smoke(as_json: bool, verbose: bool, **given: Any) -> int:
     """Ask a database the operators' own queries; fails on an empty answer or a slow one."""
     console = Console(quiet=as_json and not verbose)
     queries = read_queries(given["test_queries"])
-    where = access(given["db_url"], "", given["token_file"], given["tenant"], given["database"])
+    where = access(given["db_url"], "", given["token_file"], given["tenant"], given["database"], network(given))
     with closing(open_source(where)) as store:
         report = ask_queries(store, queries, given["limit_ms"])
     for answer in report.answers:
@@ -212,6 +233,7 @@ def profile() -> None:
 @token_file("--token-file", "the database")
 @tenant_option
 @database_option
+@network_options
 @option("--collection", multiple=True, help="Only this collection of the source; can be given more than once.")
 @option(
     "--max-reject-rate",
@@ -229,7 +251,7 @@ def profile_check(as_json: bool, verbose: bool, **given: Any) -> int:
     """
     console = Console(quiet=as_json and not verbose)
     wanted = profiles.load(given["file"])
-    where = access(given["url"], "", given["token_file"], given["tenant"], given["database"])
+    where = access(given["url"], "", given["token_file"], given["tenant"], given["database"], network(given))
     with closing(open_source(where)) as store:
         report = check_profile(wanted, store, collections=given["collection"], max_reject_rate=given["max_reject_rate"])
     for line in report.lines():

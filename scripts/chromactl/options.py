@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from chromactl import location
 from chromactl.errors import PreconditionError, UsageError
 from chromactl.stores.opening import Access
+from chromactl.stores.transport import Network
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -48,14 +49,59 @@ tenant_option = option("--tenant", default="default_tenant", show_default=True, 
 database_option = option("--database", default="default_database", show_default=True, help="Database, on servers.")
 
 
-def access(url: str, side: str, token_path: Path | None, tenant: str, database: str) -> Access:
+_USUAL = Network()
+
+
+def network_options(command: F) -> F:
+    """The options of how patient to be with servers, and whom to trust; `network` takes what they give."""
+    for add in (
+        option(
+            "--ca-file",
+            type=click.Path(path_type=Path, readable=False),
+            help="PEM file of a private CA, to be trusted beside the well-known ones.",
+        ),
+        option(
+            "--max-retries",
+            default=_USUAL.max_retries,
+            show_default=True,
+            type=click.IntRange(0),
+            help="How often a request is sent again when the network or the server fails.",
+        ),
+        option(
+            "--timeout",
+            default=_USUAL.timeout_seconds,
+            show_default=True,
+            type=click.FloatRange(0, min_open=True),
+            help="Seconds a request may take.",
+        ),
+    ):
+        command = add(command)
+    return command
+
+
+def network(given: dict[str, Any]) -> Network:
+    """What the values of `network_options` come to."""
+    return Network(given["timeout"], given["max_retries"], given["ca_file"])
+
+
+def access(
+    url: str,
+    side: str,
+    token_path: Path | None,
+    tenant: str,
+    database: str,
+    network: Network | None = None,
+    *,
+    create_database: bool = False,
+) -> Access:
     """How to get into the database of this name; `side` begins the names of its options.
 
     Raises:
         UsageError: the name is no database's, or the token holds what no header can.
         PreconditionError: the token file cannot be read, or is empty.
     """
-    return Access(location.parse(url), side, _token(side, token_path), tenant, database)
+    token = _token(side, token_path)
+    return Access(location.parse(url), side, token, tenant, database, network or Network(), create_database)
 
 
 def _token(side: str, path: Path | None) -> SecretStr | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
 from chromactl.location import Kind, Location
 from chromactl.stores.base import Source, Target
 from chromactl.stores.directory import DirectoryStore
+from chromactl.stores.http import HttpStore
 from chromactl.stores.http_target import HttpTarget
 from chromactl.stores.json_file import JsonStore, JsonTarget
 from chromactl.stores.snapshot import SnapshotStore, SnapshotTarget
+from chromactl.stores.transport import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Access:
     """How to get into a database: its name, the token if it wants one, tenant and database.
 
     `side` is the word that this database's options begin with (source, target, …), for error messages.
+    `create_database` makes a missing database of an existing tenant, where it is a target.
     """
 
     location: Location
@@ -26,6 +29,8 @@ class Access:
     token: SecretStr | None = None
     tenant: str = "default_tenant"
     database: str = "default_database"
+    network: Network = field(default_factory=Network)
+    create_database: bool = False
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -42,7 +47,14 @@ def open_source(access: Access) -> Source:
     """
     path = access.location.path
     if path is None:
-        return _http(access)
+        return HttpStore(
+            access.location.text,
+            token=access.token,
+            tenant=access.tenant,
+            database=access.database,
+            side=access.side,
+            network=access.network,
+        )
     if access.location.kind is Kind.SNAPSHOT:
         return SnapshotStore(path)
     if access.location.kind is Kind.JSON:
@@ -58,22 +70,20 @@ def open_target(access: Access, source: str) -> Target:
     """
     path = access.location.path
     if path is None:
-        return _http(access)
+        return HttpTarget(
+            access.location.text,
+            token=access.token,
+            tenant=access.tenant,
+            database=access.database,
+            side=access.side,
+            network=access.network,
+            create_database=access.create_database,
+        )
     if access.location.kind is Kind.SNAPSHOT:
         return SnapshotTarget(path, source)
     if access.location.kind is Kind.JSON:
         return JsonTarget(path)
     return _directory(access, writable=True)
-
-
-def _http(access: Access) -> HttpTarget:
-    return HttpTarget(
-        access.location.text,
-        token=access.token,
-        tenant=access.tenant,
-        database=access.database,
-        side=access.side,
-    )
 
 
 def _directory(access: Access, *, writable: bool) -> DirectoryStore:
