@@ -17,8 +17,9 @@ import orjson
 
 from chromactl import files
 from chromactl.errors import NotChromaError, PreconditionError
+from chromactl.reject import Reject
 from chromactl.stores.base import Batch, Collection, CollectionSpec, concatenate
-from chromactl.stores.file_source import FileSource, RecordIndex
+from chromactl.stores.file_source import FileSource, RecordIndex, never_changed
 
 FORMAT = "chroma-stack-json"
 VERSION = 1
@@ -70,12 +71,21 @@ class JsonTarget(FileSource):
         self._batches[spec.name] = []
         return collection
 
-    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> None:
+    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> list[Reject]:
         """Keep the records until the end."""
         if repeat:
             batch = self._records[collection.key].new(batch)
-        self._batches[collection.key].append(batch)
+        self._batches[collection.key].append(batch)  # threads may, as the interpreter appends at one go
         self._records[collection.key].add(batch.ids, lambda: batch)
+        return []
+
+    def amend(self, collection: Collection, batch: Batch, removed: Sequence[str]) -> list[Reject]:
+        """Refused.
+
+        Raises:
+            PreconditionError: always.
+        """
+        raise never_changed(self.url)
 
     def swap(self, staged: Sequence[Collection], run: str) -> dict[str, str]:
         """Write the file."""

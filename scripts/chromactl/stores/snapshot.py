@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,10 +13,11 @@ from pathlib import Path
 from chromactl import files
 from chromactl.digest import CollectionDigest
 from chromactl.errors import PreconditionError
+from chromactl.reject import Reject
 from chromactl.snapshot.manifest import Manifest, SnapshotCollection, read_manifest
 from chromactl.snapshot.shard import Shard, read_shard, write_shard
 from chromactl.stores.base import Batch, Collection, CollectionSpec
-from chromactl.stores.file_source import FileSource, RecordIndex
+from chromactl.stores.file_source import FileSource, RecordIndex, never_changed
 
 
 class SnapshotStore(FileSource):
@@ -42,7 +44,8 @@ class SnapshotStore(FileSource):
 class SnapshotTarget(FileSource):
     """A snapshot in the making, in a folder beside the one that it becomes by `swap`.
 
-    The folder must not hold a snapshot already: snapshots are added, never changed.
+    The folder must not hold a snapshot already: snapshots are added, never changed. Threads may write and read at
+    once.
     """
 
     def __init__(self, folder: Path, source: str) -> None:
@@ -57,6 +60,8 @@ class SnapshotTarget(FileSource):
         self._collections = {}
         self._records = {}
         self._shards: dict[str, list[Shard]] = {}
+        self._begun: dict[str, int] = {}
+        self._lock = threading.Lock()
         self._digests: dict[str, CollectionDigest] = {}
         shutil.rmtree(self._work, ignore_errors=True)
         files.make_folder(self._work)
@@ -74,21 +79,38 @@ class SnapshotTarget(FileSource):
         collection = self._collections[spec.name] = Collection(spec, spec.name)
         self._records[spec.name] = RecordIndex()
         self._shards[spec.name] = []
+        self._begun[spec.name] = 0
         self._digests[spec.name] = CollectionDigest()
         return collection
 
-    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> None:
+    def write(self, collection: Collection, batch: Batch, *, repeat: bool = False) -> list[Reject]:
         """Write the records as one shard."""
         key = collection.key
         if repeat:
             batch = self._records[key].new(batch)
-        shards = self._shards[key]
-        shard = write_shard(self._work, f"{folder_name(key)}/{len(shards):06d}.parquet", batch)
-        shards.append(shard)
-        self._digests[key].add(batch)
-        self._records[key].add(batch.ids, partial(read_shard, self._work, shard))
-        if collection.spec.dimension is None:
-            self._collections[key] = Collection(replace(collection.spec, dimension=batch.dimension), key)
+            if not len(batch):
+                return []
+        with self._lock:
+            number = self._begun[key]
+            self._begun[key] += 1
+        shard = write_shard(self._work, f"{folder_name(key)}/{number:06d}.parquet", batch)
+        digest = CollectionDigest()
+        digest.add(batch)
+        with self._lock:
+            self._shards[key].append(shard)
+            self._digests[key].add_digest(digest.hexdigest(), digest.count)
+            self._records[key].add(batch.ids, partial(read_shard, self._work, shard))
+            if (spec := self._collections[key].spec).dimension is None:
+                self._collections[key] = Collection(replace(spec, dimension=batch.dimension), key)
+        return []
+
+    def amend(self, collection: Collection, batch: Batch, removed: Sequence[str]) -> list[Reject]:
+        """Refused.
+
+        Raises:
+            PreconditionError: always.
+        """
+        raise never_changed(self.url)
 
     def swap(self, staged: Sequence[Collection], run: str) -> dict[str, str]:
         """Write the manifest and rename the folder into place."""
@@ -97,7 +119,7 @@ class SnapshotTarget(FileSource):
                 spec=self._collections[collection.key].spec,
                 count=self._digests[collection.key].count,
                 digest=self._digests[collection.key].hexdigest(),
-                shards=self._shards[collection.key],
+                shards=sorted(self._shards[collection.key], key=lambda shard: shard.file),
             )
             for collection in staged
         ]
