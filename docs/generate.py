@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,23 @@ def chromactl_reference() -> str:
         "",
     ]
     lines += [_unwrapped(cli.help or ""), ""]
-    for name in cli.list_commands(context):
-        command = cli.commands[name]
+    for name, command in _commands(cli, context):
         lines += [f"## chromactl {name}", "", _unwrapped(command.help or ""), ""]
         lines += ["| option | environment | default | meaning |", "|---|---|---|---|"]
         options = [entry for entry in command.params if isinstance(entry, click.Option)]
         lines += [_option_row(entry) for entry in options if entry.help and entry.envvar]
         lines.append("")
     return "\n".join(lines)
+
+
+def _commands(group: click.Group, context: click.Context, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands with their full names; of a group, its own."""
+    for name in group.list_commands(context):
+        command = group.commands[name]
+        if isinstance(command, click.Group):
+            yield from _commands(command, context, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def _unwrapped(text: str) -> str:
