@@ -1,4 +1,4 @@
-"""A ChromaDB server to read from, spoken to in its v2 REST API (0.5 to 1.x).
+"""A ChromaDB server to read from, of any version from 0.4 on, spoken to in REST.
 
 Facts this rests on (versions tested): a name is resolved to an id once and the id used from then on;
 `get(ids)` keeps no order and skips what is not there; one record without a vector makes 1.x refuse the whole
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +24,17 @@ from chromactl.errors import (
     PreconditionError,
     RequestError,
 )
-from chromactl.stores import collection_json
+from chromactl.stores import answer, collection_json
 from chromactl.stores.base import Batch, Collection, Neighbour, Unreadable, Where, concatenate
-from chromactl.stores.transport import Transport
+from chromactl.stores.dialect import V1, V2, Dialect
+from chromactl.stores.quota import Quota, all_ids, pages_of, refusal
+from chromactl.stores.transport import Network, Transport
 
 log = logging.getLogger(__name__)
 
 READ_RECORDS = 500
-LIST_COLLECTIONS = 1000
+LIST_ENTRIES = 1000
+WRITE_BYTES = 24 * 2**20
 UNREADABLE_PAUSES = (0.2, 1.0)  # seconds
 _EVERYTHING = ["embeddings", "metadatas", "documents", "uris"]
 _TEXT = ["metadatas", "documents", "uris"]
@@ -42,8 +45,10 @@ class HttpStore:
 
     Raises (when made):
         UnreachableError, AuthenticationError, NotChromaError: as their names say.
-        PreconditionError: the tenant or database is not there, or the server speaks only v1.
+        PreconditionError: the tenant or database is not there, or the server does not speak what is needed here.
     """
+
+    DIALECTS: ClassVar[tuple[type[V2] | type[V1], ...]] = (V2, V1)
 
     def __init__(
         self,
@@ -53,47 +58,57 @@ class HttpStore:
         tenant: str = "default_tenant",
         database: str = "default_database",
         side: str = "source",
-        transport: Transport | None = None,
+        network: Network | None = None,
     ) -> None:
         self.url = url
-        self._http = transport or Transport(url, token, side)
-        self._root = f"/api/v2/tenants/{quote(tenant, safe='')}/databases/{quote(database, safe='')}"
+        self._http = self._transport(url, token, side, network)
+        self._quota = Quota(WRITE_BYTES)
         try:
             self._greet(tenant, database)
         except ChromactlError:
             self._http.close()
             raise
 
+    def _transport(self, url: str, token: SecretStr | None, side: str, network: Network | None) -> Transport:
+        return Transport(url, token, side, network)
+
     def _greet(self, tenant: str, database: str) -> None:
-        try:
-            heartbeat = self._http.get("/api/v2/heartbeat", tries=1)
-        except RequestError as error:
-            if error.status == 404 and self._speaks_v1():
-                raise PreconditionError(
-                    f"{self.url}: this server speaks only the v1 API (Chroma 0.4 or older); "
-                    "upgrade it to 0.5 or 0.6 first, or migrate a copy of its directory (path:/dir)"
-                ) from error
-            raise NotChromaError(self._not_chroma(f"HTTP {error.status}")) from error
-        if not isinstance(heartbeat, dict) or "nanosecond heartbeat" not in heartbeat:
-            raise NotChromaError(self._not_chroma("no heartbeat"))
-        preflight = self._http.get("/api/v2/pre-flight-checks")
+        self._dialect = self._dialect_spoken(tenant, database)
+        self._root = self._dialect.database
+        preflight = self._http.get(self._dialect.PREFLIGHT)
         self.max_batch = int(preflight.get("max_batch_size", 300))
         # 1.x is told by what it can do; its version number is a constant.
         self._modern = bool(preflight.get("supports_base64_encoding", False))
         try:
-            self._http.get(self._root)
+            self._http.get(self._dialect.database)
         except RequestError as error:
             raise PreconditionError(
                 f"{self.url}: no database {database!r} of tenant {tenant!r} there ({error}); "
                 "check --tenant and --database"
             ) from error
 
-    def _speaks_v1(self) -> bool:
+    def _dialect_spoken(self, tenant: str, database: str) -> Dialect:
+        if self._has_heartbeat(V2):
+            return V2(tenant, database)
+        if not self._has_heartbeat(V1):
+            raise NotChromaError(self._not_chroma("HTTP 404"))
+        if V1 not in self.DIALECTS:
+            raise PreconditionError(
+                f"{self.url}: this server speaks only the v1 API (Chroma 0.4 or early 0.5), and can be read but not "
+                "written to; name a Chroma 1.x server or a new directory (path:/dir) as target"
+            )
+        return V1(tenant, database)
+
+    def _has_heartbeat(self, dialect: type[V2] | type[V1]) -> bool:
         try:
-            answer = self._http.get("/api/v1/heartbeat", tries=1)
-        except ChromactlError:
-            return False
-        return isinstance(answer, dict) and "nanosecond heartbeat" in answer
+            heartbeat = self._http.get(dialect.HEARTBEAT, tries=1)
+        except RequestError as error:
+            if error.status == 404:
+                return False
+            raise NotChromaError(self._not_chroma(f"HTTP {error.status}")) from error
+        if not isinstance(heartbeat, dict) or "nanosecond heartbeat" not in heartbeat:
+            raise NotChromaError(self._not_chroma("no heartbeat"))
+        return True
 
     def _not_chroma(self, seen: str) -> str:
         return f"{self.url}: what answers is not a ChromaDB ({seen} from /api/v2/heartbeat); check the address and port"
@@ -104,58 +119,89 @@ class HttpStore:
 
     # Reading
 
+    def databases(self) -> list[str]:
+        """The names of all databases of the tenant.
+
+        Raises:
+            PreconditionError: the server is of 0.5 or older, which do not tell.
+        """
+        try:
+            return sorted(entry["name"] for entry in self._list(self._dialect.databases))
+        except RequestError as error:
+            if error.status != 405:
+                raise
+            raise PreconditionError(
+                f"{self.url}: this server (Chroma 0.5 or older) does not tell which databases it has; "
+                "name each with --database, or migrate a copy of its directory (path:/dir)"
+            ) from error
+
     def collections(self) -> list[Collection]:
         """Every collection of the database, by name."""
-        found: dict[str, Collection] = {}
-        offset = 0
-        while True:
-            page = self._http.get(f"{self._root}/collections?limit={LIST_COLLECTIONS}&offset={offset}")
-            for entry in page:
-                found[entry["id"]] = Collection(collection_json.read(entry), entry["id"])
-            offset += len(page)
-            if len(page) < LIST_COLLECTIONS:
-                return sorted(found.values(), key=lambda collection: collection.name)
+        entries = self._list(self._dialect.collections)
+        found = [Collection(collection_json.read(entry), entry["id"]) for entry in entries]
+        return sorted(found, key=lambda collection: collection.name)
+
+    def _list(self, path_of: Callable[[int, int], str]) -> list[dict[str, Any]]:
+        """The entries of all pages, each once."""
+
+        def page(limit: int, offset: int) -> list[dict[str, Any]]:
+            entries: list[dict[str, Any]] = self._http.get(path_of(limit, offset))
+            return entries
+
+        pages = pages_of(self._quota, LIST_ENTRIES, page)
+        return list({entry["id"]: entry for entries in pages for entry in entries}.values())
 
     def find(self, name: str) -> Collection | None:
         """The collection that has this name now."""
         try:
-            entry = self._http.get(f"{self._root}/collections/{quote(name, safe='')}")
+            entry = self._http.get(self._dialect.collection(name))
         except RequestError as error:
-            if error.status in (400, 404):
+            if error.status in (400, 404) or self._dialect.means_missing(error):
                 return None
             raise
         return Collection(collection_json.read(entry), entry["id"])
 
     def count(self, collection: Collection) -> int:
         """How many records the server says the collection holds."""
-        return int(self._http.get(self._path(collection, "count")))
+        try:
+            return int(self._http.get(self._path(collection, "count")))
+        except RequestError as error:
+            raise self._explained(error, collection) from error
 
     def ids(self, collection: Collection) -> list[str]:
-        """The ids of all records, in one answer, so that writes during a run cannot shift a page."""
-        return list(self._get(collection, {"include": []})["ids"])
+        """The ids of all records: in one answer if the server gives it, so that writes cannot shift a page."""
+
+        def some(limit: int | None, offset: int) -> list[str]:
+            body = {"include": []} if limit is None else {"include": [], "limit": limit, "offset": offset}
+            return list(self._get(collection, body)["ids"])
+
+        return all_ids(self._quota, lambda: self.count(collection), some)
 
     def read(self, collection: Collection, ids: Sequence[str]) -> tuple[Batch, list[Unreadable]]:
         """The records of these ids that still exist, and those the server cannot give back."""
         batches: list[Batch] = []
         unreadable: list[Unreadable] = []
-        for start in range(0, len(ids), READ_RECORDS):
-            self._read_or_halve(collection, list(ids[start : start + READ_RECORDS]), batches, unreadable)
+        for page in self._quota.pages(ids, READ_RECORDS):
+            self._read_or_halve(collection, page, batches, unreadable)
         return concatenate(batches, collection.spec.dimension or 0), unreadable
 
     def _read_or_halve(
         self, collection: Collection, ids: list[str], batches: list[Batch], unreadable: list[Unreadable]
     ) -> None:
         try:
-            batches.append(_batch(self._get(collection, {"ids": ids, "include": _EVERYTHING})))
+            batches.append(self._page(collection, ids, _EVERYTHING))
         except RequestError as error:
-            if error.status != 500:
+            if len(ids) > 1 and (refused := refusal(error)) is not None:
+                size = self._quota.fewer_read(refused, len(ids))
+            elif error.status != 500:
                 raise
-            if len(ids) == 1:
+            elif len(ids) == 1:
                 self._read_once_more(collection, ids, batches, unreadable)
                 return
-            middle = len(ids) // 2
-            self._read_or_halve(collection, ids[:middle], batches, unreadable)
-            self._read_or_halve(collection, ids[middle:], batches, unreadable)
+            else:
+                size = (len(ids) + 1) // 2
+            for start in range(0, len(ids), size):
+                self._read_or_halve(collection, ids[start : start + size], batches, unreadable)
 
     def _read_once_more(
         self, collection: Collection, ids: list[str], batches: list[Batch], unreadable: list[Unreadable]
@@ -164,7 +210,7 @@ class HttpStore:
         for pause in UNREADABLE_PAUSES:
             time.sleep(pause)
             try:
-                batches.append(_batch(self._get(collection, {"ids": ids, "include": _EVERYTHING})))
+                batches.append(self._page(collection, ids, _EVERYTHING))
             except RequestError as error:
                 if error.status != 500:
                     raise
@@ -176,11 +222,22 @@ class HttpStore:
 
     def read_text(self, collection: Collection, ids: Sequence[str]) -> Batch:
         """Ids, documents, uris and metadata of these records; embeddings are float32[n, 0]."""
-        pages = [
-            _batch(self._get(collection, {"ids": list(ids[start : start + READ_RECORDS]), "include": _TEXT}))
-            for start in range(0, len(ids), READ_RECORDS)
-        ]
+        pages: list[Batch] = []
+        waiting = list(self._quota.pages(ids, READ_RECORDS))
+        while waiting:
+            page = waiting.pop(0)
+            try:
+                pages.append(self._page(collection, page, _TEXT))
+            except RequestError as error:
+                if len(page) == 1 or (refused := refusal(error)) is None:
+                    raise
+                self._quota.fewer_read(refused, len(page))
+                waiting = list(self._quota.pages([*page, *chain.from_iterable(waiting)], len(page)))
         return concatenate(pages, 0)
+
+    def _page(self, collection: Collection, ids: list[str], include: list[str]) -> Batch:
+        # With a limit, since a server with a quota leaves out what is over it without a word.
+        return answer.batch(self._get(collection, {"ids": ids, "limit": len(ids), "include": include}))
 
     def nearest(
         self, collection: Collection, vector: NDArray[np.float32], limit: int, where: Where | None = None
@@ -193,48 +250,26 @@ class HttpStore:
         }
         if where:
             body["where"] = where
-        answer = self._http.post(self._path(collection, "query"), body)
+        found = self._http.post(self._path(collection, "query"), body)
         return [
-            Neighbour(record, distance)
-            for record, distance in zip(answer["ids"][0], answer["distances"][0], strict=True)
+            Neighbour(record, distance) for record, distance in zip(found["ids"][0], found["distances"][0], strict=True)
         ]
 
     def _get(self, collection: Collection, body: dict[str, Any]) -> dict[str, Any]:
         try:
-            answer = self._http.post(self._path(collection, "get"), body)
+            found = self._http.post(self._path(collection, "get"), body, decode=answer.decode)
         except RequestError as error:
-            if error.status in (400, 404) and "does not exist" in str(error):
-                raise MissingCollectionError(
-                    f"{self.url}: collection {collection.name} was removed while it was read; run again"
-                ) from error
-            raise
-        if not isinstance(answer, dict):
+            raise self._explained(error, collection) from error
+        if not isinstance(found, dict):
             raise NotChromaError(self._not_chroma("an unknown answer"))
-        return answer
+        return found
+
+    def _explained(self, error: RequestError, collection: Collection) -> ChromactlError:
+        if self._dialect.means_missing(error):
+            return MissingCollectionError(
+                f"{self.url}: collection {collection.name} was removed while it was read; run again"
+            )
+        return error
 
     def _path(self, collection: Collection, verb: str) -> str:
-        return f"{self._root}/collections/{collection.key}/{verb}"
-
-
-def _batch(answer: dict[str, Any]) -> Batch:
-    ids: list[str] = answer["ids"]
-    empty: list[Any] = [None] * len(ids)
-    embeddings = answer.get("embeddings")
-    return Batch(
-        ids=ids,
-        embeddings=np.empty((len(ids), 0), np.float32) if embeddings is None else _matrix(embeddings),
-        documents=answer.get("documents") or empty,
-        uris=answer.get("uris") or empty,
-        metadatas=[metadata or None for metadata in answer.get("metadatas") or empty],
-    )
-
-
-def _matrix(rows: list[list[float]]) -> NDArray[np.float32]:
-    if not rows:
-        return np.empty((0, 0), np.float32)
-    if len({len(row) for row in rows}) > 1:
-        raise ChromactlError(
-            "the records of one collection have embeddings of different dimensions; "
-            "this source is damaged: find them with a get of ids and embeddings, and repair it first"
-        )
-    return np.asarray(rows, dtype=np.float32)
+        return self._dialect.records(collection.key, verb)
