@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pytest
 
@@ -12,9 +14,28 @@ pytest.register_assert_rewrite("support.databases", "support.store_contract")
 from support.command import Chromactl, clean_environment, in_process  # noqa: E402 (after the line above)
 from support.databases import Database, new_database, same_database  # noqa: E402
 from support.records import Made, menagerie  # noqa: E402
-from support.servers import Server, chroma_server  # noqa: E402
+from support.servers import Server, TokenHeader, Version, chroma_server  # noqa: E402
 
 LEGACY_TOKEN = "legacy-s3cret-token"
+OLDER: dict[Version, tuple[str | None, TokenHeader]] = {
+    "0.4.24": ("older-s3cret-token", "X-Chroma-Token"),
+    "0.5.23": ("old-s3cret-token", "Authorization"),
+    "1.0.21": (None, "Authorization"),
+}
+
+T = TypeVar("T")
+
+
+class OnDemand(dict[Version, T], Generic[T]):
+    """Something of every version, made when it is first asked for."""
+
+    def __init__(self, make: Callable[[Version], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, version: Version) -> T:
+        self[version] = made = self._make(version)
+        return made
 
 
 @pytest.fixture(scope="session")
@@ -41,13 +62,35 @@ def receiving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Directories that a server of either version left, holding the menagerie."""
+def servers(
+    modern: Server, legacy: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[Version, Server]]:
+    """A server of every version. Their default databases hold the menagerie and are only ever read."""
+    with ExitStack() as stack:
+
+        def start(version: Version) -> Server:
+            token, header = OLDER[version]
+            path = tmp_path_factory.mktemp("servers") / version
+            server = stack.enter_context(chroma_server(path, version=version, token=token, header=header))
+            Database(server).put(*menagerie(lists=False))
+            return server
+
+        started = OnDemand(start)
+        started.update({"1.5.9": modern, "0.6.3": legacy})
+        yield started
+
+
+@pytest.fixture(scope="session")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Version, Path]:
+    """Directories that a server of each version left, holding the menagerie."""
     folder = tmp_path_factory.mktemp("directories")
-    for version in ("1.5.9", "0.6.3"):
+
+    def fill(version: Version) -> Path:
         with chroma_server(folder / version, version=version) as server:
             Database(server).put(*menagerie(lists=version == "1.5.9"))
-    return {"1.5.9": folder / "1.5.9", "0.6.3": folder / "0.6.3"}
+        return folder / version
+
+    return OnDemand(fill)
 
 
 @pytest.fixture

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from support.command import Chromactl
 from support.databases import Database, assert_holds
 from support.records import Made, menagerie, plain
-from support.servers import Server, chroma_server
+from support.servers import Server, Version, chroma_server
 from support.trees import tree
 
-SOURCES = ["0.6.3", "1.5.9", "path 0.6.3", "path 1.5.9", "snapshot", "json"]
+VERSIONS: tuple[Version, ...] = get_args(Version)
+SOURCES = [*VERSIONS, *(f"path {version}" for version in VERSIONS), "snapshot", "json"]
 WAYS = [
     *((source, "1.5.9") for source in SOURCES),
-    *((source, "path") for source in ("0.6.3", "path 0.6.3", "path 1.5.9", "snapshot")),
-    *((source, "snapshot") for source in ("0.6.3", "1.5.9", "json")),
+    *((source, "path") for source in ("0.4.24", "0.6.3", "path 0.6.3", "path 1.5.9", "snapshot")),
+    *((source, "snapshot") for source in ("0.4.24", "0.6.3", "1.5.9", "json")),
     *((source, "json") for source in ("0.6.3", "1.5.9", "snapshot")),
 ]
 
@@ -28,48 +30,55 @@ WAYS = [
 class Sources:
     """Every kind of source with the menagerie in it: how options name it."""
 
-    legacy: Server
-    modern: Server
-    directories: dict[str, Path]
-    token: Path
+    servers: Mapping[Version, Server]
+    directories: Mapping[Version, Path]
     files: Path
+    folder: Path
+
+    def server(self, kind: str) -> Server | None:
+        return next((self.servers[version] for version in VERSIONS if kind == version), None)
+
+    def path(self, kind: str) -> Path:
+        return next((self.directories[version] for version in VERSIONS if kind == f"path {version}"), self.files)
 
     def options(self, kind: str) -> list[str]:
-        if kind == "0.6.3":
-            return ["--source-url", self.legacy.url, "--source-token-file", str(self.token)]
-        if kind == "1.5.9":
-            return ["--source-url", self.modern.url]
-        if kind.startswith("path "):
-            return ["--source-url", f"path:{self.directories[kind.removeprefix('path ')]}"]
-        return ["--source-url", f"snapshot:{self.files}/s" if kind == "snapshot" else f"{self.files}/b.json"]
+        server = self.server(kind)
+        if server is None:
+            urls = {"snapshot": f"snapshot:{self.files}/s", "json": f"{self.files}/b.json"}
+            return ["--source-url", urls.get(kind, f"path:{self.path(kind)}")]
+        if server.token is None:
+            return ["--source-url", server.url]
+        token = self.folder / "source.token"
+        token.write_text(f"{server.token}\n")
+        return ["--source-url", server.url, "--source-token-file", str(token)]
 
     def lists(self, kind: str) -> bool:
-        return "0.6.3" not in kind
+        return "1.5.9" in kind or kind in ("snapshot", "json")
 
-    def state(self) -> object:
+    def state(self, kind: str) -> object:
         """What no migration may change."""
-        servers = [Database(server) for server in (self.legacy, self.modern)]
-        there = [
-            ({name: database.description(name) for name in database.names()}, database.counts()) for database in servers
-        ]
-        return there, {version: tree(path) for version, path in self.directories.items()}, tree(self.files)
+        server = self.server(kind)
+        if server is None:
+            return tree(self.path(kind))
+        database = Database(server)
+        return {name: database.description(name) for name in database.names()}, database.counts()
 
 
 @pytest.fixture
 def sources(
-    legacy: Server,
-    modern: Server,
-    directories: dict[str, Path],
-    legacy_token: Path,
+    servers: Mapping[Version, Server],
+    directories: Mapping[Version, Path],
+    tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     chromactl: Chromactl,
 ) -> Sources:
     files = tmp_path_factory.getbasetemp() / "files"
     if not files.exists():
         for url in (f"snapshot:{files}/s", f"{files}/b.json"):
-            ended = chromactl("migrate", "--source-url", modern.url, "--target-url", url, "--profile", "identity")
+            place = ["--source-url", servers["1.5.9"].url, "--target-url", url]
+            ended = chromactl("migrate", *place, "--profile", "identity")
             assert ended.code == 0, ended.err
-    return Sources(legacy, modern, directories, legacy_token, files)
+    return Sources(servers, directories, files, tmp_path)
 
 
 @contextmanager
@@ -104,7 +113,7 @@ def test_everything_arrives_and_the_source_stays(
     source: str, target: str, sources: Sources, chromactl: Chromactl, tmp_path: Path
 ) -> None:
     wanted = menagerie(lists=sources.lists(source))
-    before = sources.state()
+    before = sources.state(source)
     options = ["migrate", *sources.options(source), "--profile", "identity", "--json"]
     if target == "1.5.9":
         with chroma_server(tmp_path / "new") as server:
@@ -117,7 +126,7 @@ def test_everything_arrives_and_the_source_stays(
         assert ended.code == 0, ended.err
         with read_back(target, url[target], tmp_path, chromactl) as database:
             check(database, wanted)
-    assert sources.state() == before
+    assert sources.state(source) == before
     report = ended.json
     assert (report["changed"], report["status"]) == (True, "complete")
     counts = {name: (entry["source"], entry["imported"], entry["verified"], entry["rejected"])
