@@ -158,6 +158,10 @@ def test_without_collections_a_collection_is_its_own_target() -> None:
     assert profile.load("identity").targets("anything") == ["anything"]
 
 
+def test_a_collection_with_nothing_to_say_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert profile.load(written(tmp_path, "name: a\ncollections:\n  pets:\n")).targets("pets") == ["pets"]
+
+
 def test_with_no_collections_at_all_nothing_is_taken(tmp_path: Path) -> None:
     assert profile.load(written(tmp_path, "name: none\ncollections: {}\n")).targets("anything") == []
 

@@ -45,6 +45,33 @@ def test_a_constant_wins_over_what_is_there() -> None:
     assert one({"kind": {"constant": "cat"}}, {"kind": "dog"}) == {"kind": "cat"}
 
 
+def test_without_an_origin_it_is_the_field_of_the_same_name() -> None:
+    assert one({"a": {"type": "int"}}, {"a": "5"}) == {"a": 5}
+    assert one({"a": {"default": "d"}}, {"a": "own"}) == {"a": "own"}
+    assert one({"a": {"constant": "c"}}, {"a": "own"}) == {"a": "c"}
+
+
+def test_the_collections_name_gives_a_value() -> None:
+    found = {"a": {"from": ["a", {"collection": "^p(.)"}, "b"], "values": {"e": "translated"}}}
+    assert one(found, {"a": "own"}) == {"a": "own"}
+    assert one(found, {"b": "later"}) == {"a": "translated", "b": "later"}
+    assert one({"a": {"from": [{"collection": "pet|dog"}]}}) == {"a": "pet"}
+    assert one({"a": {"from": [{"collection": "^q"}, "b"], "default": "d"}}) == {"a": "d"}
+    assert one({"a": {"from": [{"collection": "^q"}, "b"]}}, {"b": "later"}) == {"a": "later"}
+
+
+def test_what_the_collections_name_gives_is_checked_like_any_value() -> None:
+    rule = {"a": {"from": [{"collection": ".*"}], "allowed": ["cats"]}}
+    assert refused(rule) == Reject("r", "a", "invalid_a", "'pets'")
+    assert one({"a": {"type": "int", "from": [{"collection": "."}], "values": {"p": 7}}}) == {"a": 7}
+
+
+def test_a_record_without_any_field_left_has_no_metadata() -> None:
+    Path("own.yml").write_text("name: own\nkeep_other_fields: false\n")
+    targets, _ = Transform(profile.load("own.yml"), "pets").apply(batch_of([record({"a": 1})]))
+    assert targets["pets"].metadatas == [None]
+
+
 def test_a_renamed_field_loses_its_old_name() -> None:
     assert one({"new": {"from": ["new", "old"]}}, {"old": "v", "other": 1}) == {"new": "v", "other": 1}
 

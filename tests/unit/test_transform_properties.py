@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chromactl.reject import Reject
 from chromactl.schema import profile as profiles
 from chromactl.schema.profile import Profile
 from chromactl.schema.transform import Transform
 from chromactl.stores.base import Batch
 
+UNTIMED = settings(deadline=None)
 SERGIO = profiles.load("sergio")
 SOURCES = sorted(SERGIO.collections or {})
 ROUTED = Profile.model_validate(
@@ -86,6 +89,7 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
+@UNTIMED
 @given(batches(), st.sampled_from(["pets", "cats", "unknown"]))
 def test_every_record_is_in_one_target_or_rejected(batch: Batch, source: str) -> None:
     targets, rejects = Transform(ROUTED, source).apply(batch)
@@ -103,6 +107,7 @@ def test_every_record_is_in_one_target_or_rejected(batch: Batch, source: str) ->
     assert set(targets) <= set(ROUTED.targets(source))
 
 
+@UNTIMED
 @given(batches(), st.sampled_from(["pets", "cats"]))
 def test_only_metadata_changes_and_the_ids_that_a_template_rewrites(batch: Batch, source: str) -> None:
     targets, _ = Transform(ROUTED, source).apply(batch)
@@ -115,6 +120,7 @@ def test_only_metadata_changes_and_the_ids_that_a_template_rewrites(batch: Batch
         assert part.ids == sorted(part.ids, key=order.index)
 
 
+@UNTIMED
 @given(batches(), st.sampled_from(SOURCES))
 def test_nothing_is_changed_in_the_batch_that_was_given(batch: Batch, source: str) -> None:
     before = [None if metadata is None else dict(metadata) for metadata in batch.metadatas], list(batch.ids)
@@ -122,8 +128,8 @@ def test_nothing_is_changed_in_the_batch_that_was_given(batch: Batch, source: st
     assert (batch.metadatas, batch.ids) == before
 
 
+@UNTIMED
 @given(batches(), st.sampled_from(SOURCES))
-@settings(max_examples=200)
 def test_sergio_applied_twice_changes_nothing_the_second_time(batch: Batch, source: str) -> None:
     transform = Transform(SERGIO, source)
     once, _ = transform.apply(batch)
@@ -136,6 +142,7 @@ def test_sergio_applied_twice_changes_nothing_the_second_time(batch: Batch, sour
             assert all(same(value, (old or {})[key]) for key, value in (new or {}).items())
 
 
+@UNTIMED
 @given(batches(), st.sampled_from(SOURCES))
 def test_keys_that_no_rule_takes_keep_value_and_type(batch: Batch, source: str) -> None:
     targets, _ = Transform(SERGIO, source).apply(batch)
@@ -146,6 +153,7 @@ def test_keys_that_no_rule_takes_keep_value_and_type(batch: Batch, source: str) 
             assert all(same((metadata or {})[key], value) for key, value in others.items())
 
 
+@UNTIMED
 @given(batches(), st.sampled_from(SOURCES))
 def test_what_lands_is_of_the_profiles_types(batch: Batch, source: str) -> None:
     targets, _ = Transform(SERGIO, source).apply(batch)
@@ -157,6 +165,28 @@ def test_what_lands_is_of_the_profiles_types(batch: Batch, source: str) -> None:
             assert {key for key, rule in rules.items() if rule.required} <= found.keys()
 
 
+class Silent:
+    """A trace that looks away."""
+
+    def rule(self, target: str, name: str, what: str, detail: str = "") -> None: ...
+
+    def passed(self, target: str, keys: Iterable[str]) -> None: ...
+
+    def rejected_by(self, target: str, reject: Reject) -> None: ...
+
+
+@UNTIMED
+@given(batches(), st.sampled_from([(ROUTED, "pets"), *((SERGIO, source) for source in SOURCES)]))
+def test_to_be_watched_changes_nothing(batch: Batch, case: tuple[Profile, str]) -> None:
+    targets, rejects = Transform(*case).apply(batch)
+    watched, also = Transform(*case, Silent()).apply(batch)
+    assert also == rejects
+    assert [(name, part.ids, part.metadatas) for name, part in watched.items()] == [
+        (name, part.ids, part.metadatas) for name, part in targets.items()
+    ]
+
+
+@UNTIMED
 @given(batches())
 def test_identity_hands_on_the_very_batch(batch: Batch) -> None:
     targets, rejects = Transform(profiles.load("identity"), "any").apply(batch)

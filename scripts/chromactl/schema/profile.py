@@ -7,14 +7,19 @@ from collections.abc import Hashable
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from chromactl.errors import UsageError
 from chromactl.schema.rules import CollectionRules, Model, Rule
 from chromactl.schema.values import Refused, fitting
+
+
+def _empty(given: Any) -> Any:
+    """A collection that only its name is given of has no rules of its own."""
+    return {} if given is None else given
 
 
 class Profile(Model):
@@ -26,7 +31,7 @@ class Profile(Model):
     name: str
     description: str = ""
     fields: dict[str, Rule] = Field(default_factory=dict)
-    collections: dict[str, CollectionRules] | None = None
+    collections: dict[str, Annotated[CollectionRules, BeforeValidator(_empty)]] | None = None
     keep_other_fields: bool = True
     usual_dimensions: tuple[int, ...] | None = None
 

@@ -82,8 +82,9 @@ class Condition(Model):
 class Rule(Model):
     """What one field of a migrated record holds.
 
-    The first origin that the record has wins; `values` translates it; then come `default` (a text may name
-    {collection}, the source's), and without one the field is left out or, if `required`, the record rejected.
+    The first origin that the record has (without any, the field of this name) wins; `values` translates it;
+    then come `default` (a text may name {collection}, the source's), and without one the field is left out or, if
+    `required`, the record rejected.
     """
 
     type: FieldType = "str"

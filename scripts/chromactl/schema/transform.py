@@ -123,7 +123,7 @@ _Tell = Callable[[str, str], None]
 
 def _step(name: str, rule: Rule, source: str, tell: _Tell | None) -> _Step:
     """What finds the field's value in a record, and takes the key it was found under out of the record's others."""
-    lookups, ending = _lookups(rule, source)
+    lookups, ending = _lookups(name, rule, source)
     limits = rule.limits
     wanted = limits.type
     unlimited = limits.only_type
@@ -162,13 +162,15 @@ def _step(name: str, rule: Rule, source: str, tell: _Tell | None) -> _Step:
     return step
 
 
-def _lookups(rule: Rule, source: str) -> tuple[list[tuple[str, _Find | None]], MetadataValue | None]:
+def _lookups(name: str, rule: Rule, source: str) -> tuple[list[tuple[str, _Find | None]], MetadataValue | None]:
     """Where a record may have the value, and the value that the collection's name gives if it has not.
 
     A lookup is a name for people and how to find the value; without the latter the name is the record's key.
     """
+    if rule.constant is not None:
+        return [], None
     lookups: list[tuple[str, _Find | None]] = []
-    for origin in rule.origins:
+    for origin in rule.origins or (Origin(field=name),):
         if origin.collection is not None:
             # The same for all records, so that no later origin has a say once there is one.
             found = _found(re.compile(origin.collection.pattern), source)
