@@ -8,13 +8,15 @@ class TestSnapshot(StoreContract):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from chromactl.compare import Comparison, Difference
+from chromactl.errors import PreconditionError
 from chromactl.stores.base import Collection, Source, Target
 from support.records import Made, Record, batch_of, nasty, plain, spec_of
 
@@ -209,7 +211,85 @@ class StoreContract:
         staged = self._stage(place.target, bare, LATER_RUN)
         assert self._differences(place.target, staged, bare) == []
 
+    # Amending what is live
+
+    @pytest.mark.parametrize("space", ["l2", "cosine"])
+    def test_amended_records_are_exactly_what_was_given(self, place: Place, space: str) -> None:
+        """Everybody gets somebody else's content: all that can come, go, and change its type does so."""
+        if not self.keeps:
+            return
+        old = [*nasty(lists=self.lists), *plain(30)]
+        collection = self._live(place.target, Made("pets", space, old))
+        for shift in range(1, len(old), 5):
+            others = old[shift:] + old[:shift]
+            new = [
+                # Every other one keeps its embedding.
+                replace(other, id=one.id, embedding=(other if number % 2 else one).embedding)
+                for number, (one, other) in enumerate(zip(old, others, strict=True))
+            ]
+            assert place.target.amend(collection, batch_of(new), []) == []
+            assert self._differences(place.target, collection, Made("pets", space, new)) == []
+            assert place.target.count(collection) == len(old)
+            old = new
+
+    def test_amending_adds_and_removes_too_and_can_be_repeated(self, place: Place) -> None:
+        if not self.keeps:
+            return
+        old, new = plain(1300), plain(200, prefix="new", seed=3)
+        collection = self._live(place.target, Made("pets", "l2", old))
+        changed = [replace(one, document="changed", metadata={"other": 1.5}) for one in old[:100]]
+        removed = [one.id for one in old[200:1250]]
+        # As after a crash in the middle.
+        assert place.target.amend(collection, batch_of(changed[:70]), removed[:500]) == []
+        for _ in range(2):
+            assert place.target.amend(collection, batch_of([*changed, *new]), removed) == []
+            left = [*changed, *old[100:200], *old[1250:], *new]
+            assert sorted(place.target.ids(collection)) == sorted(one.id for one in left)
+            assert self._differences(place.target, collection, Made("pets", "l2", left)) == []
+
+    def test_a_repeated_write_of_other_content_leaves_only_that(self, place: Place) -> None:
+        """The source may have changed between the write that was cut off and its repetition."""
+        if not self.keeps:
+            return
+        old = plain(10)
+        made = Made("pets", "l2", [replace(one, metadata={"other": 1}, document=None) for one in old])
+        staged = self._stage(place.target, Made("pets", "l2", old[:6]), RUN)
+        assert place.target.write(staged, batch_of(made.records), repeat=True) == []
+        assert place.target.count(staged) == 10
+        assert self._differences(place.target, staged, made) == []
+
+    def test_files_are_never_amended(self, place: Place) -> None:
+        if self.keeps:
+            return
+        staged = self._stage(place.target, Made("pets", "l2", plain(4)), RUN)
+        with pytest.raises(PreconditionError, match="never changed once complete; give a new name"):
+            place.target.amend(staged, batch_of(plain(4)), [])
+
+    # Several threads at once
+
+    def test_threads_may_write_and_read_at_once(self, place: Place) -> None:
+        made = Made("pets", "l2", plain(1000))
+        staged = place.target.stage(spec_of(made), RUN)
+
+        def write_and_read(part: list[Record]) -> list[Difference]:
+            place.target.write(staged, batch_of(part))
+            return self._differences(place.target, staged, made.only(part))
+
+        parts = [made.records[start : start + 50] for start in range(0, 1000, 50)]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(write_and_read, parts)) == [[]] * 20
+        place.target.swap([staged], RUN)
+        source = place.again()
+        (collection,) = source.collections()
+        assert source.count(collection) == 1000
+        assert self._differences(source, collection, made) == []
+
     # Tools
+
+    def _live(self, target: Target, made: Made) -> Collection:
+        self._put(target, made)
+        (collection,) = target.collections()
+        return collection
 
     def _stage(self, target: Target, made: Made, run: str) -> Collection:
         staged = target.stage(spec_of(made), run)
