@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import sqlite3
@@ -15,15 +16,25 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
 
 from chromactl import files
-from chromactl.errors import ChromactlError, LockedError, NotChromaError, PreconditionError
+from chromactl.errors import ChromactlError, LockedError, NotChromaError, PreconditionError, RequestError
+from chromactl.stores.dialect import V2
+from chromactl.stores.http import LIST_ENTRIES
 from chromactl.stores.http_target import HttpTarget
 from chromactl.stores.serving import OwnServer
+from chromactl.stores.transport import Network, Transport
+
+log = logging.getLogger(__name__)
 
 DATABASE = "chroma.sqlite3"
 LOCK = ".chroma-stack.lock"
 LIBRARY = "1.5"
+COPIES = "chromactl-copy-"
+ALIVE = "alive"
 _TABLES = {"collections", "segments", "embeddings", "embeddings_queue"}
 _NEWEST_TABLE = "embedding_metadata_array"  # came with 1.5
 
@@ -38,7 +49,7 @@ class DirectoryStore(HttpTarget):
         self._made_for_nothing = True
         try:
             opened = self._own(directory) if writable else self._copy(directory)
-            self._server = OwnServer(opened)
+            self._server = OwnServer(opened, V2(tenant, database).collections(LIST_ENTRIES, 0), directory)
             self._stack.callback(self._server.stop)
             super().__init__(self._server.url, tenant=tenant, database=database, side=side)
         except BaseException:
@@ -46,6 +57,9 @@ class DirectoryStore(HttpTarget):
             raise
         self.url = f"path:{directory}"
         self._made_for_nothing = False
+
+    def _transport(self, url: str, token: SecretStr | None, side: str, network: Network | None) -> Transport:
+        return _OwnTransport(self._server, self._directory, side, network)
 
     def _own(self, directory: Path) -> Path:
         if not self._is_new and any(directory.iterdir()):
@@ -65,8 +79,8 @@ class DirectoryStore(HttpTarget):
     def _copy(self, directory: Path) -> Path:
         check_is_database(directory)
         _check_nobody_has_it_open(directory)
-        work = Path(tempfile.mkdtemp(prefix="chromactl-"))
-        self._stack.callback(shutil.rmtree, work, ignore_errors=True)
+        _remove_abandoned_copies()
+        work = self._stack.enter_context(_work_folder())
         need = _bytes_in(directory)
         if files.free_bytes(work) < need * 1.1:
             raise PreconditionError(
@@ -93,6 +107,55 @@ class DirectoryStore(HttpTarget):
                 self._made_for_nothing = not self.collections()
         super().close()
         self._stack.close()
+
+
+class _OwnTransport(Transport):
+    """Requests to a server of our own, which may break down on its directory.
+
+    Errors name the directory: of the server in between nobody knows.
+    """
+
+    def __init__(self, server: OwnServer, directory: Path, side: str, network: Network | None) -> None:
+        super().__init__(server.url, None, side, network)
+        self._server = server
+        self._directory = directory
+
+    def request(self, *args: Any, **options: Any) -> Any:
+        """As every transport does it; no server where one was is explained by what it said last."""
+        try:
+            return super().request(*args, **options)
+        except ChromactlError as error:
+            words = None if isinstance(error, RequestError) else self._server.broke_down()
+            if words is not None:
+                raise ChromactlError(words) from error
+            error.args = (str(error).replace(self.url, f"path:{self._directory}"),)
+            raise
+
+
+@contextlib.contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A temporary folder, with a file in it that is locked as long as we live, whatever ends us."""
+    folder = Path(tempfile.mkdtemp(prefix=COPIES))
+    try:
+        with (folder / "new").open("w") as file:
+            # Locked before it gets its name: a file of this name that is not locked is of a process that is gone.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            (folder / "new").rename(folder / ALIVE)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned_copies() -> None:
+    """Remove the copies of our own user's processes that were killed; they may be as large as a database."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{COPIES}*"):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / ALIVE).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                log.info("%s: removed, a copy that a killed run of chromactl left", folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_is_database(directory: Path) -> set[str]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,48 +23,93 @@ import httpx
 
 from chromactl.errors import ChromactlError, PreconditionError
 
+log = logging.getLogger(__name__)
+
 START_SECONDS = 60.0
+STARTS = 6
 STOP_SECONDS = 60.0
+END_SECONDS = 1.0
+LOG_BYTES = 64 * 2**10
 _PR_SET_PDEATHSIG = 1
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PROGRAM = "import sys, chromadb_rust_bindings; chromadb_rust_bindings.cli(['chroma', *sys.argv[1:]])"
 
 
 class OwnServer:
     """A running server on `directory`, at `url`.
 
+    It is started again if it has no answer for `probe`, a path that reads from the database: 1.5.9 opening a directory
+    of 0.4 panics now and then (ColumnNotFound("bool_value"), 8 of 115 times), answers every request with 500 from then
+    on, and is well after a restart. `name` is what messages call the directory, where it is a copy of another.
+
     Raises (when made):
         PreconditionError: the chromadb wheel is not installed beside chromactl.
-        ChromactlError: the server does not start; the message has its last words.
+        ChromactlError: the server does not start, or not well; the message has its last words.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, probe: str = "/api/v2/heartbeat", name: Path | None = None) -> None:
         if importlib.util.find_spec("chromadb_rust_bindings") is None:
             raise PreconditionError(
                 "reading or writing a Chroma directory needs Chroma's own library beside chromactl: "
                 "pip install --no-deps -r requirements/chroma-1.5.9.txt"
             )
+        self._directory = directory
+        self._name = name or directory
         self._log = tempfile.TemporaryFile()
+        self._process = self._start()
+        try:
+            for start in range(1, STARTS + 1):
+                self._wait()
+                if self._is_well(probe):
+                    return
+                log.info("%s: Chroma came up ill, start %d of %d: %s", self._name, start, STARTS, self._last_words())
+                self._end()
+                if start < STARTS:
+                    self._process = self._start()
+            raise ChromactlError(self._failed("comes up on this directory, but cannot read it"))
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> subprocess.Popen[bytes]:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-c", _PROGRAM, "run", "--path", str(directory)]
-        self._process = subprocess.Popen(  # noqa: S603 (our own interpreter)
+        command = [sys.executable, "-c", _PROGRAM, "run", "--path", str(self._directory)]
+        return subprocess.Popen(  # noqa: S603 (our own interpreter)
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
             preexec_fn=_end_with_parent,
         )
-        try:
-            self._wait(directory)
-        except BaseException:
-            self.stop()
-            raise
 
-    def _wait(self, directory: Path) -> None:
+    def _is_well(self, probe: str) -> bool:
+        try:
+            return httpx.get(self.url + probe, timeout=START_SECONDS, trust_env=False).status_code < 500
+        except httpx.HTTPError:
+            return False
+
+    def broke_down(self) -> str | None:
+        """What to say if the server ended by itself; None while it runs."""
+        try:
+            # A connection breaks a moment before the process is gone.
+            code = self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return self._failed(f"broke down on this directory ({how})")
+
+    def _failed(self, what: str) -> str:
+        return (
+            f"{self._name}: Chroma {what}: {self._panic() or 'it said nothing'}; start the version that made this "
+            "directory on it, and migrate from that server's URL instead"
+        )
+
+    def _wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise ChromactlError(f"{directory}: Chroma cannot open this directory: {self._last_words()}")
+                raise ChromactlError(f"{self._name}: Chroma cannot open this directory: {self._last_words()}")
             try:
                 httpx.get(f"{self.url}/api/v2/heartbeat", timeout=2, trust_env=False).raise_for_status()
             except httpx.HTTPError:
@@ -69,16 +117,31 @@ class OwnServer:
             else:
                 return
         raise ChromactlError(
-            f"{directory}: Chroma did not come up on it in {START_SECONDS:.0f} s: {self._last_words()}"
+            f"{self._name}: Chroma did not come up on it in {START_SECONDS:.0f} s: {self._last_words()}"
         )
 
     def _last_words(self) -> str:
-        self._log.seek(0)
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:300] if lines else "it said nothing"
+        lines = self._said()
+        return self._panic() or (lines[-1][:300] if lines else "it said nothing")
+
+    def _panic(self) -> str | None:
+        lines = self._said()
+        panics = [number for number, line in enumerate(lines[:-1]) if " panicked at " in line]
+        return lines[panics[-1] + 1][:300] if panics else None  # below it; advice to programmers follows
+
+    def _said(self) -> list[str]:
+        # Not read(): the server writes at the offset that it shares with us.
+        log_file = self._log.fileno()
+        text = os.pread(log_file, LOG_BYTES, max(0, os.fstat(log_file).st_size - LOG_BYTES))
+        plain = _COLOUR.sub("", text.decode(errors="replace"))
+        return [line.strip() for line in plain.splitlines() if line.strip()]
 
     def stop(self) -> None:
         """End the server cleanly, so that everything it acknowledged is in the directory."""
+        self._end()
+        self._log.close()
+
+    def _end(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -86,7 +149,6 @@ class OwnServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._log.close()
 
 
 def _free_port() -> int:
