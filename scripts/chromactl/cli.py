@@ -17,6 +17,7 @@ import orjson
 from chromactl import __version__, logs
 from chromactl.console import Console
 from chromactl.errors import ChromactlError, UsageError
+from chromactl.memory import keep_small
 from chromactl.migrate.config import MigrateConfig
 from chromactl.migrate.databases import migrate_all
 from chromactl.migrate.engine import migrate as run_migration
@@ -279,6 +280,7 @@ def _result(body: dict[str, Any], as_json: bool) -> None:
 
 def main() -> None:
     """Run the command line and end the process with the documented exit code."""
+    keep_small()
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     sys.exit(run(sys.argv[1:]))

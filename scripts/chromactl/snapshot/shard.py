@@ -19,7 +19,11 @@ from chromactl.errors import ChromactlError
 from chromactl.files import explained, sha256, sync_folder
 from chromactl.stores.base import Batch, Metadata
 
-COMPRESSION = "zstd"
+COMPRESSION = {"id": "zstd", "document": "zstd", "uri": "zstd", "metadata": "zstd", "embedding.list.element": "none"}
+"""By column: floats do not get smaller, only slower."""
+
+# Arrow's own pool keeps what threads once used: 60 MiB more in a migration of 9,832 x 768.
+pa.set_memory_pool(pa.system_memory_pool())
 
 
 @dataclass(frozen=True, slots=True)
