@@ -89,7 +89,7 @@ class JsonTarget(FileSource):
 
     def swap(self, staged: Sequence[Collection], run: str) -> dict[str, str]:
         """Write the file."""
-        entries = [self._entry(collection) for collection in staged]
+        entries = [self._entry(self._collections[collection.key]) for collection in staged]
         body = {"format": FORMAT, "version": VERSION, "collections": entries}
         files.write_atomically(self._path, orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))
         return {}
