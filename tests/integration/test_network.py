@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -218,6 +219,19 @@ def test_a_database_is_made_only_when_asked_for_and_only_of_a_tenant_that_is_the
         open_target(replace(entry, tenant="nobody"), "")
     with pytest.raises(PreconditionError, match="cannot be made either"):
         open_target(replace(wanted, database="x"), "")
+
+
+def test_a_database_is_made_in_a_directory_too(tmp_path: Path) -> None:
+    entry = access(f"path:{tmp_path}/data", "target", None, "default_tenant", "other", create_database=True)
+    with closing(open_target(entry, "")) as target:
+        staged = target.stage(spec_of(PETS), RUN)
+        target.write(staged, batch_of(RECORDS))
+        target.swap([staged], RUN)
+    with closing(open_source(entry)) as source:
+        assert source.databases() == ["default_database", "other"]
+        assert source.count(source.collections()[0]) == 60
+    with pytest.raises(PreconditionError, match="--database"):
+        open_source(replace(entry, database="third"))
 
 
 # Swapping names

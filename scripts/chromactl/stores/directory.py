@@ -42,7 +42,17 @@ _NEWEST_TABLE = "embedding_metadata_array"  # came with 1.5
 class DirectoryStore(HttpTarget):
     """A Chroma directory as a store; `url` names the directory, not the server in between."""
 
-    def __init__(self, directory: Path, *, writable: bool, tenant: str, database: str, side: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        writable: bool,
+        tenant: str,
+        database: str,
+        side: str,
+        network: Network | None = None,
+        create_database: bool = False,
+    ) -> None:
         self._directory = directory
         self._stack = contextlib.ExitStack()
         self._is_new = writable and not directory.exists()
@@ -51,7 +61,14 @@ class DirectoryStore(HttpTarget):
             opened = self._own(directory) if writable else self._copy(directory)
             self._server = OwnServer(opened, V2(tenant, database).collections(LIST_ENTRIES, 0), directory)
             self._stack.callback(self._server.stop)
-            super().__init__(self._server.url, tenant=tenant, database=database, side=side)
+            super().__init__(
+                self._server.url,
+                tenant=tenant,
+                database=database,
+                side=side,
+                network=network,
+                create_database=create_database,
+            )
         except BaseException:
             self._stack.close()
             raise

@@ -94,4 +94,6 @@ def _directory(access: Access, *, writable: bool) -> DirectoryStore:
         tenant=access.tenant,
         database=access.database,
         side=access.side,
+        network=access.network,
+        create_database=writable and access.create_database,
     )
