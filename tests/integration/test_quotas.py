@@ -8,13 +8,15 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from chromactl.errors import ChromactlError
 from chromactl.options import access
 from chromactl.stores.http_target import HttpTarget
 from chromactl.stores.opening import open_target
-from support.databases import Database, assert_holds, new_database
+from support.command import Chromactl
+from support.databases import Database, assert_holds, new_database, same_database
 from support.forwarder import Forwarder, forwarder
 from support.quota_proxy import Limits, quotas
 from support.records import Made, Record, batch_of, plain, spec_of
@@ -192,3 +194,25 @@ def test_a_body_that_is_too_large_is_halved_and_remembered(receiving: Server) ->
             assert between.times("/add") - before < 20
             target.swap([staged], RUN)
     assert_holds(database.records("pets"), records, "l2")
+
+
+def test_a_migration_to_a_target_with_quotas(
+    chromactl: Chromactl, modern: Server, receiving: Server, token: Path, tmp_path: Path
+) -> None:
+    source = new_database(modern)
+    records = plain(900)
+    bad = list(over(1).values())
+    source.put(Made("pets", "l2", [*records[:500], *bad, *records[500:]]))
+    target = same_database(receiving, source.name)
+    with forwarder(receiving.url, guard=quotas(Limits()), token=TOKEN) as between:
+        place = ["--source-url", source.url, "--target-url", between.url, "--database", source.name]
+        command = ["migrate", *place, "--profile", "identity", "--target-token-file", token, "--json"]
+        ended = chromactl(*command)
+        assert ended.code == 0, ended.err
+        assert ended.json["rejects"]["by_reason"] == {"over_quota": len(bad)}
+        again = chromactl(*command)
+        assert (again.code, again.json["changed"]) == (0, False), again.err
+    (file,) = (tmp_path / "migration_logs").glob("*.rejects.jsonl")
+    lines = [orjson.loads(line) for line in file.read_bytes().splitlines()]
+    assert {(line["id"], line["field"]) for line in lines} == {(record.id, field) for field, record in over(1).items()}
+    assert_holds(target.records("pets"), records, "l2")
