@@ -30,6 +30,10 @@ class UnreachableError(PreconditionError):
     """A database does not answer."""
 
 
+class MissingDatabaseError(PreconditionError):
+    """A server has no database of this name for this tenant."""
+
+
 class EmptySourceError(PreconditionError):
     """A source holds nothing that is to be migrated."""
 

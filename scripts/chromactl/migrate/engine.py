@@ -17,7 +17,13 @@ from time import perf_counter
 
 from chromactl import files
 from chromactl.console import Console
-from chromactl.errors import ChromactlError, DataDiffersError, PreconditionError, UsageError
+from chromactl.errors import (
+    ChromactlError,
+    DataDiffersError,
+    MissingDatabaseError,
+    PreconditionError,
+    UsageError,
+)
 from chromactl.location import Kind
 from chromactl.migrate import ending, state
 from chromactl.migrate.config import MigrateConfig
@@ -95,10 +101,13 @@ class _Run:
                 return None
         else:
             left = state.unfinished(config)
-            if not left or left[-1].fingerprint != config.fingerprint:
+            if not left:
                 return None
             checkpoint = left[-1]
-        if read_plan(state.run_folder(config, checkpoint.run)) is None:
+        plan = read_plan(state.run_folder(config, checkpoint.run))
+        # Half of what has changed may be in the live collections already: that has to be brought to its end,
+        # in whatever batches.
+        if plan is None or (checkpoint.fingerprint != config.fingerprint and plan.base is None):
             return None
         self._console.line(f"Resuming run {checkpoint.run} after its phase {checkpoint.phase}")
         return checkpoint
@@ -153,7 +162,12 @@ class _Run:
         access = self._config.target
         path = access.location.path
         if path is None:
-            return open_target(access, "")
+            try:
+                return open_source(access)
+            except MissingDatabaseError:
+                if access.create_database:
+                    return None
+                raise
         if access.location.kind is Kind.DIRECTORY and path.exists() and (not path.is_dir() or any(path.iterdir())):
             return open_source(access)
         if access.location.kind is not Kind.DIRECTORY and path.exists():

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from chromactl.errors import (
     ChromactlError,
     MissingCollectionError,
+    MissingDatabaseError,
     NotChromaError,
     PreconditionError,
     RequestError,
@@ -82,7 +83,7 @@ class HttpStore:
         try:
             self._http.get(self._dialect.database)
         except RequestError as error:
-            raise PreconditionError(
+            raise MissingDatabaseError(
                 f"{self.url}: no database {database!r} of tenant {tenant!r} there ({error}); "
                 "check --tenant and --database"
             ) from error

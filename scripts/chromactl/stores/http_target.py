@@ -15,7 +15,7 @@ from urllib.parse import quote
 import orjson
 from pydantic import SecretStr
 
-from chromactl.errors import ChromactlError, PreconditionError, RequestError
+from chromactl.errors import ChromactlError, MissingDatabaseError, PreconditionError, RequestError
 from chromactl.reject import Reject
 from chromactl.stores import collection_json
 from chromactl.stores.base import Batch, Collection, CollectionSpec
@@ -57,14 +57,12 @@ class HttpTarget(HttpStore):
     def _greet(self, tenant: str, database: str) -> None:
         try:
             super()._greet(tenant, database)
-        except PreconditionError as error:
+        except MissingDatabaseError as error:
             if not self._may_create or not self._create(tenant, database, error):
                 raise
             super()._greet(tenant, database)
 
-    def _create(self, tenant: str, database: str, missing: PreconditionError) -> bool:
-        if type(missing) is not PreconditionError:  # its subclasses say that no Chroma lets us in
-            return False
+    def _create(self, tenant: str, database: str, missing: MissingDatabaseError) -> bool:
         try:
             # 1.x makes a database of a tenant that is not there, and nobody would find it again.
             self._http.get(f"/api/v2/tenants/{quote(tenant, safe='')}")
