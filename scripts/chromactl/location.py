@@ -21,6 +21,10 @@ class Kind(Enum):
     JSON = "json"
 
 
+DATABASES = (Kind.HTTP, Kind.DIRECTORY)
+"""The kinds that can be changed after they were made; the others are files, complete or not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where a database is. `text` is its canonical form, without secrets, fit for logs and reports."""
