@@ -1,8 +1,7 @@
 """The two REST dialects of Chroma servers, as far as reading needs to tell them apart.
 
-v2 is spoken by 0.5.12 and later. v1 is all that 0.4 and the first 0.5 speak; 0.5.23 speaks both, and half of what
-0.6.3 answers in v1 is broken, so v1 is only for servers that have nothing else. Which one a server speaks is found by
-asking for its heartbeat.
+v1 is all that 0.4 and the first 0.5 speak; 0.5.23 speaks both, and half of what 0.6.3 answers in v1 is broken, so v1 is
+only for servers that have nothing else. Which one a server speaks is found by asking for its heartbeat.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class V2:
-    """0.5.12 to 1.x. What is missing is 400 up to 0.6, and 404 from 1.0 on."""
+    """Late 0.5 to 1.x. What is missing is 400 up to 0.6, and 404 from 1.0 on."""
 
     tenant: str
     name: str
