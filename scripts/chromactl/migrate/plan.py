@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -115,7 +115,7 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Keep the plan in a run's folder."""
-        files.write_atomically(folder / _PLAN, orjson.dumps(asdict(self)))
+        files.write_atomically(folder / _PLAN, orjson.dumps(self))
 
 
 def read_plan(folder: Path) -> Plan | None:
