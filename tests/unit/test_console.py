@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,40 +43,59 @@ def test_a_quiet_console_only_logs(capfd: pytest.CaptureFixture[str], caplog: py
     caplog.set_level(logging.INFO, logger="chromactl.console")
     console = Console(quiet=True)
     console.line("said")
-    with console.progress("export", 10) as advance:
-        advance(10)
+    with console.progress(10, "export") as advance:
+        advance("export", 10)
     assert capfd.readouterr() == ("", "")
     assert "said" in caplog.text
 
 
 def test_without_a_terminal_a_line_comes_every_few_seconds(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
-    with Console().progress("import", 10_000) as advance:
+    with Console().progress(10_000, "import") as advance:
         for _ in range(100):
             clock.now += 0.2
-            advance(100)
+            advance("import", 100)
     said = capfd.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "import: 2,500 of 10,000, 500/s, 15 s left",
-        "import: 5,000 of 10,000, 500/s, 10 s left",
-        "import: 7,500 of 10,000, 500/s, 5 s left",
-        "import: 10,000 of 10,000, 500/s, 0 s left",
+        "import 2,500 of 10,000; 500/s, 15 s left",
+        "import 5,000 of 10,000; 500/s, 10 s left",
+        "import 7,500 of 10,000; 500/s, 5 s left",
+        "import 10,000 of 10,000; 500/s, 0 s left",
     ]
 
 
 def test_a_short_step_says_nothing(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
-    with Console().progress("import", 10) as advance:
+    with Console().progress(10, "import") as advance:
         clock.now += module.SECONDS_BETWEEN_LINES - 0.1
-        advance(10)
+        advance("import", 10)
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_stalled_step_divides_by_nothing(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
-    with Console().progress("import", 10) as advance:
+    with Console().progress(10, "import") as advance:
         clock.now += 10
-        advance(0)
-    assert capfd.readouterr().err == "import: 0 of 10, 0/s, 0 s left\n"
+        advance("import", 0)
+    assert capfd.readouterr().err == "import 0 of 10; 0/s, time left not known yet\n"
+
+
+def test_steps_at_the_same_time_share_a_line_and_the_last_one_tells_the_rate(
+    clock: Clock, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Console().progress(100, "export", "import") as advance:
+        advance("export", 80)
+        clock.now += 10
+        advance("import", 20)
+    assert capfd.readouterr().err == "export 80, import 20 of 100; 2/s, 40 s left\n"
+
+
+def test_no_line_is_lost_between_threads(clock: Clock, capfd: pytest.CaptureFixture[str]) -> None:
+    with Console().progress(4000, "import") as advance:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: advance("import", 1), range(3999)))
+        clock.now += 10
+        advance("import", 1)
+    assert capfd.readouterr().err == "import 4,000 of 4,000; 400/s, 0 s left\n"
 
 
 def test_progress_that_nobody_sees() -> None:
-    unseen(5)
+    unseen("import", 5)

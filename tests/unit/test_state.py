@@ -8,19 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
-from chromactl.errors import LockedError, PreconditionError
+from chromactl.errors import PreconditionError
 from chromactl.migrate import state
 from chromactl.migrate.config import MigrateConfig
-from chromactl.migrate.state import Checkpoint, CollectionState, PhaseResult, RunFolder
+from chromactl.migrate.state import Checkpoint, CollectionState, PhaseResult
 from chromactl.options import access
 from chromactl.schema import profile
 from chromactl.stores.names import before_name, is_work_collection, staged_name
-
-
-def made(path: Path) -> RunFolder:
-    folder = RunFolder(path)
-    folder.make()
-    return folder
 
 
 def config(folder: Path, source: str = "http://old:1", target: str = "http://new:2", **more: Any) -> MigrateConfig:
@@ -47,12 +41,12 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
         config(tmp_path),
         "verify",
         phases=(PhaseResult("export", 1.5, 10),),
-        collections=(CollectionState("pets", 10, "cosine", 1, 9, 9, "key", "digest"),),
+        collections=(CollectionState("pets", ("cats", "dogs"), 10, "cosine", 1, 9, 9, "key", "digest"),),
     )
     path = state.write_checkpoint(config(tmp_path), written)
     assert re.fullmatch(r"checkpoint_\d{8}_\d{6}\.json", path.name)
     assert state.read_checkpoint(path) == written
-    assert state.checkpoints(config(tmp_path)) == [(path, written)]
+    assert state.checkpoints(config(tmp_path), ()) == [(path, written)]
 
 
 def test_checkpoints_of_the_same_second_keep_their_order(tmp_path: Path) -> None:
@@ -60,7 +54,7 @@ def test_checkpoints_of_the_same_second_keep_their_order(tmp_path: Path) -> None
     written = [checkpoint(of) for _ in range(5)]
     paths = [state.write_checkpoint(of, entry) for entry in written]
     assert len(set(paths)) == 5
-    assert [found for _, found in state.checkpoints(of)] == written
+    assert [found for _, found in state.checkpoints(of, ())] == written
 
 
 def test_only_checkpoints_of_this_very_migration_are_taken_up(tmp_path: Path) -> None:
@@ -70,24 +64,61 @@ def test_only_checkpoints_of_this_very_migration_are_taken_up(tmp_path: Path) ->
         config(tmp_path, target="http://other:1"),
         config(tmp_path, profile=profile.load("sergio")),
         config(tmp_path, collections=("pets",)),
+        config(tmp_path, renames=(("pets", "animals"),)),
     ]
     for other in others:
         state.write_checkpoint(other, checkpoint(other))
-    assert state.checkpoints(of) == []
-    assert len(state.checkpoints(of, same_target=True)) == 3
+    assert state.checkpoints(of, of.identity) == []
+    assert state.unfinished(of) == []
+    assert len(state.checkpoints(of, ("target", "target database"))) == 4
 
 
 def test_settings_that_change_no_data_may_change_between_tries(tmp_path: Path) -> None:
     of = config(tmp_path)
-    state.write_checkpoint(of, checkpoint(of))
-    assert len(state.checkpoints(replace(of, batch_size=7, max_reject_rate=0.5, replace=True))) == 1
+    path = state.write_checkpoint(of, checkpoint(of))
+    again = replace(of, max_reject_rate=0.5, replace=True, workers=5, strict_phases=True, quick=True)
+    assert again.fingerprint == of.fingerprint
+    assert state.named_checkpoint(again, path).run == state.unfinished(again)[0].run
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"1", b'{"version": 1}', b'{"version": 2, "run": "x"}', b"\xff"])
+def test_another_batch_size_is_the_same_migration_but_not_the_same_run(tmp_path: Path) -> None:
+    of = config(tmp_path)
+    written = checkpoint(of)
+    path = state.write_checkpoint(of, written)
+    other = replace(of, batch_size=7)
+    assert state.unfinished(other) == [written]
+    with pytest.raises(PreconditionError, match=r"its batch size is '1000', the command's is '7'"):
+        state.named_checkpoint(other, path)
+
+
+def test_the_newest_finished_run_is_the_one_to_go_by(tmp_path: Path) -> None:
+    of = config(tmp_path)
+    runs = [checkpoint(of, "complete") for _ in range(3)]
+    paths = [state.write_checkpoint(of, run) for run in runs]
+    state.write_checkpoint(of, checkpoint(of, "export"))
+    assert state.finished(of) == (paths[-1], runs[-1])
+    assert len(state.unfinished(of)) == 1
+
+
+def test_a_forgotten_run_leaves_neither_checkpoint_nor_folder(tmp_path: Path) -> None:
+    of = config(tmp_path)
+    one, other = checkpoint(of), checkpoint(of)
+    for written in (one, other):
+        state.run_folder(of, written.run).mkdir()
+        for phase in ("preflight", "export"):
+            state.write_checkpoint(of, replace(written, phase=phase))
+    state.forget(of, one.run)
+    assert {found.run for _, found in state.checkpoints(of, ())} == {other.run}
+    assert [path.name for path in tmp_path.glob("run-*")] == [f"run-{other.run}"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"1", b'{"version": 1}', b'{"version": 2, "run": "x"}', b'{"version": 99}', b"\xff"]
+)
 def test_a_file_that_is_no_checkpoint_is_passed_over_or_refused_when_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "checkpoint_20250101_000000.json"
     path.write_bytes(content)
-    assert state.checkpoints(config(tmp_path)) == []
+    assert state.checkpoints(config(tmp_path), ()) == []
     with pytest.raises(PreconditionError, match=path.name) as refused:
         state.named_checkpoint(config(tmp_path), path)
     assert "\n" not in str(refused.value)
@@ -112,6 +143,8 @@ def test_a_named_checkpoint_that_is_missing_is_named(tmp_path: Path) -> None:
         ({"target": "http://other:9"}, ("http://new:2", "http://other:9")),
         ({"profile": profile.load("sergio")}, ("identity", "sergio")),
         ({"collections": ("pets",)}, ("'all'", "'pets'")),
+        ({"renames": (("pets", "animals"),)}, ("'none'", "'pets=animals'")),
+        ({"batch_size": 7}, ("'1000'", "'7'")),
     ],
 )
 def test_a_checkpoint_of_another_migration_is_refused_with_both_values(
@@ -138,56 +171,6 @@ def test_no_checkpoint_says_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert b"hunter2" not in state.write_checkpoint(of, checkpoint(of)).read_bytes()
 
 
-# The ledger
-
-
-def test_the_ledger_gives_back_what_was_noted(tmp_path: Path) -> None:
-    folder = made(tmp_path / "run")
-    folder.note("import", "pets", 0, records=5)
-    folder.note("import", "pets", 2, records=6)
-    folder.note("import", "other", 1, records=7)
-    folder.note("export", "pets", 1)
-    noted = RunFolder(tmp_path / "run").noted("import", "pets")
-    assert {number: entry["records"] for number, entry in noted.items()} == {0: 5, 2: 6}
-
-
-@pytest.mark.parametrize("tail", [b'{"step":"import","coll', b"\x00\x00\x00", b'{"step":"import"', b"{", b"\xc3"])
-def test_a_torn_last_line_does_not_count_nor_spoil_the_next(tmp_path: Path, tail: bytes) -> None:
-    folder = made(tmp_path)
-    folder.note("import", "pets", 0, records=5)
-    with (tmp_path / "ledger.jsonl").open("ab") as file:
-        file.write(tail)
-    assert set(folder.noted("import", "pets")) == {0}
-    folder.note("import", "pets", 1, records=6)
-    folder.note("import", "pets", 2, records=7)
-    assert set(folder.noted("import", "pets")) == {0, 1, 2}
-
-
-def test_an_empty_ledger_is_no_ledger(tmp_path: Path) -> None:
-    assert RunFolder(tmp_path).noted("import", "pets") == {}
-
-
-def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
-    folder = made(tmp_path / "run")
-    folder.note("import", "pets", 0)
-    folder.remove()
-    assert not (tmp_path / "run").exists()
-
-
-# The lock
-
-
-def test_only_one_run_holds_a_target(tmp_path: Path) -> None:
-    of = config(tmp_path)
-    with state.locked(of):
-        with pytest.raises(LockedError, match="http://new:2: another migration to this target"), state.locked(of):
-            raise AssertionError("both hold it")
-        with state.locked(config(tmp_path, target="http://another:2")):
-            pass
-    with state.locked(of):
-        pass
-
-
 # Names
 
 
@@ -204,4 +187,4 @@ def test_two_runs_never_have_one_name() -> None:
 
 def test_checkpoints_are_readable_json(tmp_path: Path) -> None:
     path = state.write_checkpoint(config(tmp_path), checkpoint(config(tmp_path)))
-    assert orjson.loads(path.read_bytes())["version"] == 1
+    assert orjson.loads(path.read_bytes())["version"] == state.VERSION
