@@ -59,50 +59,84 @@ def test_again_into_a_directory_changes_nothing(pair: Pair, chromactl: Chromactl
             assert ended.json["changed"] is expected
 
 
-@pytest.mark.parametrize("url", ["snapshot:out", "out.json"])
-def test_files_are_never_overwritten(pair: Pair, chromactl: Chromactl, tmp_path: Path, url: str) -> None:
+FILES = pytest.mark.parametrize("url", ["snapshot:out", "out.json"])
+
+
+def into_file(chromactl: Chromactl, source: Database, url: str) -> Ended:
+    place = ("migrate", "--source-url", source.url, "--target-url", url, "--database", source.name)
+    return chromactl(*place, "--profile", "identity", "--json")
+
+
+def content(path: Path) -> object:
+    return tree(path) if path.is_dir() else path.read_bytes()
+
+
+@FILES
+def test_a_finished_file_is_found_so_and_left_as_it_is(
+    pair: Pair, chromactl: Chromactl, tmp_path: Path, url: str
+) -> None:
     source, _ = pair
     source.put(Made("pets", "l2", plain(20)))
-    place = ("migrate", "--source-url", source.url, "--target-url", url, "--database", source.name)
-    assert chromactl(*place, "--profile", "identity").code == 0
+    first = into_file(chromactl, source, url).json
     out = tmp_path / url.removeprefix("snapshot:")
-    before = tree(out) if out.is_dir() else out.read_bytes()
-    ended = chromactl(*place, "--profile", "identity", "--json")
+    before = content(out)
+    for _ in range(2):
+        again = into_file(chromactl, source, url).json
+        assert (again["changed"], again["status"], again["run"]) == (False, "unchanged", first["run"])
+    assert content(out) == before
+
+
+@FILES
+def test_files_are_never_overwritten_when_the_source_has_changed(
+    pair: Pair, chromactl: Chromactl, tmp_path: Path, url: str
+) -> None:
+    source, _ = pair
+    source.put(Made("pets", "l2", plain(20)))
+    assert into_file(chromactl, source, url).code == 0
+    out = tmp_path / url.removeprefix("snapshot:")
+    before = content(out)
+    source.upsert("pets", *plain(1, prefix="new"))
+    for _ in range(2):
+        ended = into_file(chromactl, source, url)
+        assert (ended.code, ended.out) == (3, "")
+        assert str(out) in ended.complaint
+        assert "give a new name" in ended.complaint
+    assert content(out) == before
+
+
+@FILES
+def test_somebody_elses_file_is_never_overwritten(pair: Pair, chromactl: Chromactl, tmp_path: Path, url: str) -> None:
+    source, _ = pair
+    source.put(Made("pets", "l2", plain(20)))
+    out = tmp_path / url.removeprefix("snapshot:")
+    if url.startswith("snapshot:"):
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+    else:
+        out.write_text("{}")
+    before = content(out)
+    ended = into_file(chromactl, source, url)
     assert ended.code == 3
     assert str(out) in ended.complaint
-    assert (tree(out) if out.is_dir() else out.read_bytes()) == before
+    assert content(out) == before
 
 
-def test_new_content_of_the_source_arrives_and_the_former_collection_is_kept(pair: Pair, chromactl: Chromactl) -> None:
-    source, target = pair
-    old = Made("pets", "l2", plain(30))
-    source.put(old, Made("other", "ip", plain(10)))
-    changed(chromactl, pair)
-    new = [*old.records[5:], *plain(3, prefix="new"), replace(old.records[4], metadata={"only": "this"})]
-    source.delete("pets", *(record.id for record in old.records[:5]))
-    source.upsert("pets", *new)
-    report = changed(chromactl, pair)
-    kept = f"pets--before-{report['run']}"
-    assert report["kept"] == {"pets": kept}
-    assert target.names() == sorted(["other", "pets", kept])
-    assert_holds(target.records("pets"), new, "l2")
-    assert_holds(target.records(kept), old.records, "l2")
-    assert changed(chromactl, pair)["changed"] is False
-
-
-def test_collections_can_change_one_after_the_other(pair: Pair, chromactl: Chromactl) -> None:
-    """What a run found unchanged is still this tool's work afterwards."""
-    source, target = pair
-    names = ("aaa", "bbb")
-    source.put(*(Made(name, "cosine", plain(10, prefix=name)) for name in names))
-    changed(chromactl, pair)
-    for number, name in enumerate((*names, *names)):
-        source.upsert(name, *plain(1, prefix=f"new{number}"))
-        report = changed(chromactl, pair)
-        assert list(report["kept"]) == [name]
-        entry = report["collections"]
-        assert {key: entry[key]["verified"] for key in names} == {key: entry[key]["source"] for key in names}
-    assert [target.counts()[name] for name in names] == [12, 12]
+@FILES
+def test_a_file_that_was_damaged_since_is_refused(pair: Pair, chromactl: Chromactl, tmp_path: Path, url: str) -> None:
+    source, _ = pair
+    source.put(Made("pets", "l2", plain(20)))
+    assert into_file(chromactl, source, url).code == 0
+    out = tmp_path / url.removeprefix("snapshot:")
+    hurt = max(out.rglob("*.parquet")) if out.is_dir() else out
+    damaged = hurt.read_bytes().replace(b"document 7 of r", b"document 8 of r")
+    if out.is_dir():
+        damaged = damaged[: len(damaged) // 2] + b"?" + damaged[len(damaged) // 2 + 1 :]
+    hurt.write_bytes(damaged)
+    ended = into_file(chromactl, source, url)
+    assert ended.code in (1, 3)
+    assert ended.out == ""
+    assert out.name in ended.complaint
+    assert hurt.read_bytes() == damaged
 
 
 def test_ones_own_work_is_known_after_a_restart_of_the_server(chromactl: Chromactl, tmp_path: Path) -> None:
