@@ -159,6 +159,15 @@ def test_trouble_that_does_not_pass_ends_with_one_sentence(receiving: Server, ki
     assert between.url in str(failed.value)
 
 
+def test_a_server_that_hangs_after_its_disk_was_full_is_not_taken_for_a_slow_one(receiving: Server) -> None:
+    """As 1.5.9 was seen to do: 500 first, and then no answer any more, whatever room there is."""
+    with troubled(receiving) as (between, target, _):
+        staged = target.stage(spec_of(PETS), RUN)
+        between.faults += [Fault("answer", status=500), Fault("hang"), Fault("hang")]
+        with pytest.raises(ChromactlError, match=r"no answer in time.*it answered 500: not now.*disk.*restart it"):
+            target.write(staged, batch_of(RECORDS))
+
+
 def test_without_retries_there_is_one_try(receiving: Server) -> None:
     with troubled(receiving, Network(timeout_seconds=0.7, max_retries=0)) as (between, target, _):
         staged = target.stage(spec_of(PETS), RUN)

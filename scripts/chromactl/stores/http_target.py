@@ -8,7 +8,9 @@ they are given none; a rename keeps a collection's id.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +27,8 @@ from chromactl.stores.http import READ_RECORDS, HttpStore
 from chromactl.stores.names import before_name, staged_name
 from chromactl.stores.quota import TOO_LARGE, refusal
 from chromactl.stores.transport import Network
+
+log = logging.getLogger(__name__)
 
 DELETE_RECORDS = 1000
 
@@ -93,6 +97,10 @@ class HttpTarget(HttpStore):
             if (existing := self.find(name)) is None:
                 raise
             return existing
+        if spec.schema is not None and "schema" not in entry:
+            log.warning("%s: this server keeps no schema; the index switches of %s are lost", self.url, spec.name)
+            self._http.request("DELETE", f"{self._root}/collections/{quote(name, safe='')}")
+            return self.stage(replace(spec, schema=None), run)
         return Collection(collection_json.read(entry), entry["id"])
 
     # Writing
@@ -246,10 +254,10 @@ class HttpTarget(HttpStore):
 def _explained(error: RequestError) -> ChromactlError:
     if error.status < 500:
         return error
-    # A full disk says so in one version and "Failed to apply logs" in another.
+    # A full disk says so in one version and "Failed to apply logs" in another; 1.5.9 hangs afterwards for good.
     return ChromactlError(
-        f"{error}; the server could not store these records: look at the free space of its disk and at its log, then "
-        "run the same command again"
+        f"{error}; the server could not store these records: look at the free space of its disk and at its log, "
+        "restart it, then run the same command again"
     )
 
 

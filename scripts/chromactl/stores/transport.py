@@ -165,12 +165,22 @@ class Transport:
             before_sleep=self._log_retry,
             reraise=True,
         )
+        refused: RequestError | None = None
         try:
             for attempt in retrying:
                 with attempt:
-                    return self._once(method, path, content, stores, decode)
+                    try:
+                        return self._once(method, path, content, stores, decode)
+                    except _Passing as failure:
+                        refused = failure.error if isinstance(failure.error, RequestError) else refused
+                        raise
         except _Passing as failure:
-            raise self._final(failure.error, most) from failure.__cause__
+            final = self._final(failure.error, most)
+            if refused is not None and not isinstance(final, RequestError):
+                # 1.5.9 says once or twice that its disk is full, and then nothing any more: the words are the cause.
+                words = f"{final}; before that it answered {refused.status}: {refused.words}"
+                raise RequestError(words, refused.status, refused.words) from failure.__cause__
+            raise final from failure.__cause__
         raise AssertionError("tenacity ends by an answer or an error")  # pragma: no cover
 
     def _final(self, error: ChromactlError, tries: int) -> ChromactlError:
