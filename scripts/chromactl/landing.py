@@ -1,7 +1,9 @@
 """What can land in a Chroma 1.x server as it is: the rules of its metadata, ids and vectors (tested on 1.5.9).
 
 A server keeps keys, texts and ids of any length (a megabyte was tried), NUL in all of them, thousands of keys, and
-zero vectors. It gives -0.0 back as 0.0: the same number, so no misfit.
+zero vectors. It gives -0.0 back as 0.0 in metadata: the same number, so no misfit. A collection of the cosine metric
+holds vectors of length 1 and, beside them, their lengths, by squares in float32: vectors whose square that cannot hold
+come back as NaN or zeros, and numbers far below the vector's length come back off by more than a rounding.
 """
 
 from __future__ import annotations
@@ -18,14 +20,20 @@ from chromactl.stores.base import Batch
 _INT_MAX = 2**63 - 1
 _INT_MIN = -(2**63)
 _SHOWN = 80
+_LEAST = float(np.finfo(np.float32).tiny)  # below it float32 has fewer digits
+_LONGEST = 1.8e19  # its square is just below the largest float32
+_SHORTEST = 1.1e-19  # its square is just above _LEAST
 
 
-def misfits(batch: Batch, dimension: int | None) -> list[Reject]:
-    """What in these records a server would refuse, drop or change. `dimension` is the collection's, if known.
+def misfits(batch: Batch, dimension: int | None, space: str | None = None) -> list[Reject]:
+    """What in these records a server would refuse, drop or change.
 
+    `dimension` and `space` are the collection's, where known.
     Of records that share an id none can land: which of them is meant, nobody can know.
     """
     found = [*_ids(batch), *_embeddings(batch, dimension), *_texts(batch)]
+    if space == "cosine":
+        found += _lengths(batch)
     known: set[str] = set()  # a key that is right once is right in every record
     for record, metadata in zip(batch.ids, batch.metadatas, strict=True):
         for key, value in metadata.items() if metadata else ():
@@ -58,6 +66,21 @@ def _embeddings(batch: Batch, dimension: int | None) -> Iterator[Reject]:
     if dimension is not None and len(batch) and batch.dimension != dimension:
         words = f"dimension {batch.dimension}, others have {dimension}"
         yield from (Reject(record, "embedding", "invalid_dimension", words) for record in batch.ids)
+
+
+def _lengths(batch: Batch) -> Iterator[Reject]:
+    """Vectors that cannot be made ones of length 1 in float32, and back. A zero vector can."""
+    size = np.abs(batch.embeddings.astype(np.float64))
+    finite = np.isfinite(size).all(axis=1)
+    length = np.sqrt((size**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        faint = ((size > 0) & (size / length[:, None] < _LEAST)).any(axis=1)
+    off = (length > 0) & ((length > _LONGEST) | (length < _SHORTEST) | faint)
+    for row in np.flatnonzero(finite & off):
+        words = (
+            f"length {length[row]:.3g}" if not faint[row] else f"length {length[row]:.3g}, and numbers next to nothing"
+        )
+        yield Reject(batch.ids[row], "embedding", "not_normalizable", words)
 
 
 def _texts(batch: Batch) -> Iterator[Reject]:

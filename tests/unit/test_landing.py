@@ -141,3 +141,24 @@ def test_everything_that_is_wrong_with_a_record_is_said() -> None:
         ("", "invalid_list"),
         ("b", "null_value"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("embedding", "lands"),
+    [
+        ([0.0] * 8, True),
+        ([-0.0] * 8, True),
+        ([1e-18] * 8, True),
+        ([1e18] * 8, True),
+        ([1.0, 1e-37, *[0.0] * 6], True),
+        ([1e-20] * 8, False),
+        ([5e-45, *[0.0] * 7], False),
+        ([1e19] * 8, False),
+        ([3e38] * 8, False),
+        ([1e10, 1e-30, *[0.0] * 6], False),
+    ],
+)
+def test_a_cosine_collection_takes_only_vectors_whose_square_is_a_number(embedding: list[float], lands: bool) -> None:
+    batch = batch_of([Record("r", np.array(embedding, np.float32))])
+    assert [one.reason for one in misfits(batch, 8, "cosine")] == ([] if lands else ["not_normalizable"])
+    assert misfits(batch, 8, "l2") == misfits(batch, 8, "ip") == misfits(batch, 8) == []

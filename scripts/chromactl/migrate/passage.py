@@ -44,7 +44,7 @@ class Passage:
         parts: dict[str, Batch] = {}
         for rule, part in routed.items():
             target = self._targets[rule]
-            unfit = misfits(part, target.spec.dimension)
+            unfit = misfits(part, target.spec.dimension, target.spec.space)
             rejects = rejects + unfit
             kept = without(part, {reject.id for reject in unfit})
             if len(kept):
