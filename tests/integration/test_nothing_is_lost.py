@@ -220,3 +220,21 @@ def test_records_that_stay_arrive_once_while_others_come_and_go(
     again = chromactl("migrate", *place, "--profile", "identity", "--json")
     assert again.code == 0, again.err
     assert_holds(target.records("pets"), source.records("pets").values(), "l2")
+
+
+def test_switches_of_single_indexes_are_kept(pair: tuple[Database, Database], chromactl: Chromactl) -> None:
+    """1.5 can leave keys without an index; a copy with the default schema would index them again."""
+    source, target = pair
+    source.put(Made("plain", "cosine", plain(3)))
+    schema = source.description("plain")["schema"]
+    schema["keys"]["secret"] = {"string": {"string_inverted_index": {"enabled": False, "config": {}}}}
+    schema["keys"]["#document"]["string"]["fts_index"]["enabled"] = False
+    schema["keys"]["#embedding"]["float_list"]["vector_index"]["config"]["hnsw"]["ef_search"] = 77
+    source.request("POST", "/collections", {"name": "switched", "schema": schema})
+    source.upsert("switched", *plain(5))
+    ended = chromactl("migrate", "--source-url", source.url, "--target-url", target.url, "--database", source.name,
+                      "--profile", "identity")  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert target.description("switched")["schema"] == source.description("switched")["schema"]
+    assert target.description("plain")["schema"] == source.description("plain")["schema"]
+    assert_holds(target.records("switched"), plain(5), "cosine")

@@ -94,6 +94,7 @@ def _collection(entry: dict[str, Any]) -> SnapshotCollection:
             hnsw=entry["hnsw"],
             embedding_function=entry["embedding_function"],
             dimension=entry["dimension"],
+            schema=entry.get("schema"),
         ),
         count=entry["count"],
         digest=entry["digest"],

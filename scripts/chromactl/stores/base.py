@@ -84,7 +84,8 @@ class CollectionSpec:
     """What a collection is, apart from its records.
 
     `space` is the metric as far as the store states it (see chromactl.metric for the proof). `hnsw` holds
-    the index settings under Chroma 1.x's names; `embedding_function` is data, never instantiated.
+    the index settings under Chroma 1.x's names; `embedding_function` is data, never instantiated. `schema` is that
+    of 1.5 where it says more than all this: which keys have no index, for one.
     """
 
     name: str
@@ -93,6 +94,7 @@ class CollectionSpec:
     hnsw: dict[str, int | float] = field(default_factory=dict)
     embedding_function: dict[str, Any] | None = None
     dimension: int | None = None
+    schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

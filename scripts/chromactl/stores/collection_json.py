@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from chromactl.stores.base import CollectionSpec
 
 # Collection metadata was where 0.4 to 0.6 kept the index settings; 1.x still reads them there.
@@ -15,6 +17,33 @@ _FROM_METADATA = {
     "hnsw:sync_threshold": "sync_threshold",
 }
 _SETTINGS = ("ef_construction", "ef_search", "max_neighbors", "resize_factor", "sync_threshold")
+
+# The schema of a collection that was made without one (1.5.9), but for its vector index.
+_PLAIN_SCHEMA = {
+    "defaults": {
+        "string": {
+            "fts_index": {"enabled": False, "config": {}},
+            "string_inverted_index": {"enabled": True, "config": {}},
+        },
+        "sparse_vector": {
+            "sparse_vector_index": {
+                "enabled": False,
+                "config": {"embedding_function": {"type": "unknown"}, "bm25": False},
+            }
+        },
+        "int": {"int_inverted_index": {"enabled": True, "config": {}}},
+        "float": {"float_inverted_index": {"enabled": True, "config": {}}},
+        "bool": {"bool_inverted_index": {"enabled": True, "config": {}}},
+    },
+    "keys": {
+        "#document": {
+            "string": {
+                "fts_index": {"enabled": True, "config": {}},
+                "string_inverted_index": {"enabled": False, "config": {}},
+            }
+        }
+    },
+}
 
 
 def read(entry: dict[str, Any]) -> CollectionSpec:
@@ -37,21 +66,48 @@ def read(entry: dict[str, Any]) -> CollectionSpec:
         hnsw=hnsw,
         embedding_function=configuration.get("embedding_function"),
         dimension=entry.get("dimension"),
+        schema=_own_schema(entry.get("schema")),
     )
+
+
+def _own_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The schema, if it says more than the configuration does."""
+    if schema is None:
+        return None
+    defaults = schema.get("defaults", {})
+    bare = {
+        **schema,
+        "defaults": {kind: index for kind, index in defaults.items() if kind != "float_list"},
+        # A key that was written once is listed with its type's default.
+        "keys": {
+            key: kinds
+            for key, kinds in schema.get("keys", {}).items()
+            if key != "#embedding" and any(index != defaults.get(kind) for kind, index in kinds.items())
+        },
+    }
+    return None if bare == _PLAIN_SCHEMA else schema
 
 
 def create(spec: CollectionSpec, name: str, *, modern: bool) -> dict[str, Any]:
     """The body that makes this collection under the given name.
 
     1.x (`modern`) takes a configuration, and the embedding function in it as the data it is; older servers
-    read the metric from the metadata. Empty metadata must be null (1.x answers 400 otherwise).
+    read the metric from the metadata. Empty metadata must be null (1.x answers 400 otherwise). A schema takes the
+    place of the configuration: 1.5 refuses both together.
     """
     if not modern:
         return {"name": name, "metadata": {**(spec.metadata or {}), "hnsw:space": spec.space}, "get_or_create": False}
+    body = {"name": name, "metadata": spec.metadata or None, "get_or_create": False}
+    if spec.schema is not None:
+        return {**body, "schema": _with_space(spec.schema, spec.space)}
     index = {"space": spec.space, **spec.hnsw}
-    return {
-        "name": name,
-        "metadata": spec.metadata or None,
-        "configuration": {"hnsw": index, "embedding_function": spec.embedding_function},
-        "get_or_create": False,
-    }
+    return {**body, "configuration": {"hnsw": index, "embedding_function": spec.embedding_function}}
+
+
+def _with_space(schema: dict[str, Any], space: str) -> dict[str, Any]:
+    """The schema with this metric wherever it names one."""
+    changed: dict[str, Any] = orjson.loads(orjson.dumps(schema))
+    for index in (changed.get("defaults", {}), changed.get("keys", {}).get("#embedding", {})):
+        if config := index.get("float_list", {}).get("vector_index", {}).get("config"):
+            config["space"] = space
+    return changed
