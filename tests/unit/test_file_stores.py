@@ -196,3 +196,13 @@ def test_empty_metadata_in_a_file_is_none(tmp_path: Path) -> None:
     store = JsonStore(json_file(tmp_path / "b.json", entry(records=[record(metadata={})])))
     batch, _ = store.read(store.collections()[0], ["a"])
     assert batch.metadatas == [None]
+
+
+# Both
+
+
+def test_files_do_not_know_of_databases(tmp_path: Path) -> None:
+    for store in (JsonStore(json_file(tmp_path / "b.json", entry())), SnapshotTarget(tmp_path / "s", "")):
+        with pytest.raises(PreconditionError, match="holds the collections of one database"):
+            store.databases()
+        store.close()
