@@ -73,7 +73,7 @@ def file_again(run: Run) -> Report:
                 return run.complete(Work(run.config, run.console, run.phases, run.folder, plan))
         elif look_again(run, there) is None and run.report.status == "unchanged":
             return run.report
-    run.folder.remove()
+    state.forget(run.config, run.name)
     raise PreconditionError(
         f"{run.config.target.location.path}: exists already, and source or file have changed since it was made; "
         "give a new name, backups are never overwritten"

@@ -128,8 +128,8 @@ def _preflight(run: Run, occupancy: Occupancy | None) -> Plan:
         check_room(plan, run.folder.path)
         if occupancy is not None:
             plan = occupancy.marked(plan)
-        run.folder.make()
-        plan.write(run.folder.path)
     run.console.line(f"Total chunks to migrate: {plan.records:,}")
     run.phases.done("preflight", plan.records)
+    run.folder.make()
+    plan.write(run.folder.path)
     return plan

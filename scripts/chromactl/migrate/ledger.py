@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,11 @@ class RunFolder:
     Steps are: export, examine, import-begun, import, verify. A later note of a piece takes the place of an earlier.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, announce: Callable[[], None] = lambda: None) -> None:
+        """`announce` is called before the folder is made."""
         self.path = path
+        self._announce = announce
+        self._making = threading.Lock()
         self._lines = path / _LINES
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, str, int], Entry] = {}
@@ -36,7 +39,10 @@ class RunFolder:
 
     def make(self) -> None:
         """Make the folder, once there is something to keep in it."""
-        files.make_folder(self.path)
+        with self._making:
+            if not self.path.exists():
+                self._announce()
+            files.make_folder(self.path)
 
     def note(self, step: str, collection: str, number: int, **more: Any) -> None:
         """Add what was done with a piece of a source's collection, durably."""

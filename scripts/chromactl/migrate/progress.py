@@ -74,8 +74,7 @@ class Phases:
             self.written.append(state.write_checkpoint(self._config, self.checkpoint))
         log.debug("phase %s: %d records in %.3f s", phase, records, result.seconds)
 
-    def forget(self) -> None:
-        """Remove the checkpoints of this run: it left nothing behind that they could lead to."""
-        for path in self.written:
-            path.unlink(missing_ok=True)
-        self.written.clear()
+    def begin(self) -> None:
+        """Write the first checkpoint, unless there is one: by it, the next run finds the folder that a kill leaves."""
+        if not self._config.dry_run and not self.written:
+            self.written.append(state.write_checkpoint(self._config, self.checkpoint))

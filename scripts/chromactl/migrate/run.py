@@ -37,7 +37,7 @@ class Run:
         self.resumed = resumed
         self.name = checkpoint.run
         self.phases = Phases(config, checkpoint)
-        self.folder = RunFolder(state.run_folder(config, self.name))
+        self.folder = RunFolder(state.run_folder(config, self.name), self.phases.begin)
         self.report = Report(
             status="complete",
             changed=True,
