@@ -61,11 +61,15 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o640) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     with explained(path):
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # half a file only takes room on a full disk
+            raise
         sync_folder(path.parent)
 
 
