@@ -79,7 +79,7 @@ class DirectoryStore(HttpTarget):
         return _OwnTransport(self._server, self._directory, side, network)
 
     def _own(self, directory: Path) -> Path:
-        if not self._is_new and any(directory.iterdir()):
+        if not self._is_new and (not directory.is_dir() or any(directory.iterdir())):
             _refuse_older(directory, check_is_database(directory))
         files.make_folder(directory)
         self._stack.enter_context(_locked(directory))
