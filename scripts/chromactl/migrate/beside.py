@@ -41,7 +41,7 @@ def import_beside(run: Run, work: Work, occupancy: Occupancy, target: Target) ->
             pending = [entry for entry in plan.targets if entry.name not in held]
             _back_up(run, {entry.replaces for entry in pending} - {None}, target)
             staged = {entry.name: target.stage(entry.spec, run.name) for entry in pending}
-            work.land = Land(run.config, work.passage, run.folder, target, staged, plan.records)
+            work.land = Land(run.config, work.passage, run.folder, target, staged, plan)
             work.land.forget_what_is_gone()
             work.prove = Prove(work.passage, plan, run.folder, target, staged)
         steps = [("import",), ("verify",)] if stepwise else [("export", "examine", "import", "verify")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chromactl.errors import ChromactlError
 from chromactl.migrate import state
 from chromactl.migrate.again import finished_run
-from chromactl.migrate.delta import Carried, CarryOver, Changes
+from chromactl.migrate.delta import CarryOver, Changes, carried
 from chromactl.migrate.passage import Passage
 from chromactl.migrate.proof import Prove
 from chromactl.migrate.report import Report
@@ -36,18 +36,17 @@ def carry_over(run: Run, work: Work, base_run: str, target: Target) -> Report:
     run.refuse_rejects(work, target, [])
     base_passage = Passage(run.config.profile, base.plan)
     changes = Changes(work.passage, run.folder, base_passage, base.plan, base.folder)
-    carried = Carried()
     with run.resumable():
         folder = run.config.backup_dir / f"before-{run.name}"
         if changes.keep(work.plan, target, there, folder):
             run.report.backup = folder
-    work.land = CarryOver(run.config, work.passage, run.folder, target, there, work.plan.records)
-    work.land.changes, work.land.carried = changes, carried
+    work.land = CarryOver(run.config, work.passage, run.folder, target, there, work.plan)
+    work.land.changes = changes
     work.prove = Prove(work.passage, work.plan, run.folder, target, there)
     for step in ("import", "verify"):
         run.go(work, step)
         run.refuse_rejects(work, target, [])
     with run.resumable():
         run.conclude(work, work.prove, {}, there, [], target)
-    run.report.carried = carried.as_json()
+    run.report.carried = carried(run.folder)
     return run.complete(work)

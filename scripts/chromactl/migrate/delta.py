@@ -6,8 +6,8 @@ it is. What is about to be changed or removed is kept in a snapshot first.
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,26 +21,16 @@ from chromactl.reject import Reject
 from chromactl.snapshot.create import create as create_snapshot
 from chromactl.stores.base import Batch, Collection, Target
 
+CARRY = "carry"
+"""The ledger's step that says, before a piece is delivered, how many records that adds, changes and removes."""
 
-@dataclass(slots=True)
-class Carried:
-    """How many records of the target were added, changed and removed."""
 
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def as_json(self) -> dict[str, int]:
-        """The counts by name."""
-        return {"added": self.added, "changed": self.changed, "removed": self.removed}
-
-    def count(self, change: Change) -> None:
-        """Take in the change of one collection by one piece."""
-        with self._lock:
-            self.added += len(change.put) - len(change.changed)
-            self.changed += len(change.changed)
-            self.removed += len(change.removed)
+def carried(folder: RunFolder) -> dict[str, int]:
+    """How many records of the target a delta run added, changed and removed."""
+    total = Counter({"added": 0, "changed": 0, "removed": 0})
+    for entry in folder.entries(CARRY):
+        total.update(entry["counts"])
+    return dict(total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +40,15 @@ class Change:
     put: Batch
     changed: list[str]
     removed: list[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many records are added, changed and removed."""
+        return {
+            "added": len(self.put) - len(self.changed),
+            "changed": len(self.changed),
+            "removed": len(self.removed),
+        }
 
 
 class Changes:
@@ -82,7 +81,7 @@ class Changes:
         wanted = {name: ids for name, ids in touched.items() if ids}
         if wanted and not folder.exists():
             create_snapshot(target, [live[name] for name in wanted], folder, only=wanted)
-        return bool(wanted)
+        return folder.exists()
 
 
 def _change(before: Batch | None, now: Batch | None) -> Change:
@@ -106,12 +105,17 @@ class CarryOver(Land):
     """The step of import for a delta run: live collections are amended instead of staged ones filled."""
 
     changes: Changes
-    carried: Carried
 
     def _deliver(self, piece: Piece, parts: dict[str, Batch]) -> dict[str, list[Reject]]:
         refused: dict[str, list[Reject]] = {}
-        for name, change in self.changes.of(piece, parts).items():
-            self.carried.count(change)
+        changes = self.changes.of(piece, parts)
+        place = (piece.planned.name, piece.number)
+        if self._folder.entry(CARRY, *place) is None:
+            counts: Counter[str] = Counter()
+            for change in changes.values():
+                counts.update(change.counts)
+            self._folder.note(CARRY, *place, counts=counts)
+        for name, change in changes.items():
             rejects: list[Reject] = []
             for batch in change.put.slices(self._config.batch_size):
                 self._say_batch(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from chromactl.compare import Comparison
+from chromactl.compare import Comparison, Difference
 from chromactl.digest import CollectionDigest
 from chromactl.errors import PreconditionError, UsageError
 from chromactl.migrate import state
@@ -77,6 +77,9 @@ class Occupancy:
             prove = Prove(passage, plan, folder, self._target, {target.name: there}, note=False, to_the_end=False)
             prove_all(prove, plan, [target], self._config.workers)
             comparison = prove.comparisons[target.name]
+            if there.spec.metadata != target.spec.metadata:
+                differ = Difference("", "its metadata", str(target.spec.metadata), str(there.spec.metadata))
+                comparison.differences.append(differ)
             if not comparison.differences:
                 rounding.merge(comparison)
                 held[target.name] = replace(

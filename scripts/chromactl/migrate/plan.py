@@ -240,9 +240,14 @@ def contested_ids(
     """For each target that is merged from several collections, the ids that more than one of them would bring."""
     found: dict[str, list[str]] = {}
     for target in targets:
-        if len(target.sources) > 1 and not profile.rewrites_ids(target.rule):
-            feeding = [collection for collection in planned if collection.name in target.sources]
-            counts = Counter(id_ for collection in feeding for piece in collection.pieces for id_ in piece)
+        if len(target.sources) > 1:
+            counts = Counter(
+                profile.target_id(collection.name, target.rule, id_)
+                for collection in planned
+                if collection.name in target.sources
+                for piece in collection.pieces
+                for id_ in piece
+            )
             if contested := [id_ for id_, count in counts.items() if count > 1]:
                 found[target.name] = contested
     return found

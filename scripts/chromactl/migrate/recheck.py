@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
+from chromactl import metric
 from chromactl.compare import Comparison
 from chromactl.console import Advance
 from chromactl.migrate.config import MigrateConfig
+from chromactl.migrate.delta import CARRY
 from chromactl.migrate.flow import Stage, flow
 from chromactl.migrate.ledger import RunFolder
 from chromactl.migrate.passage import Passage
-from chromactl.migrate.plan import Piece, Plan, PlannedCollection, in_pieces, select
+from chromactl.migrate.plan import Piece, Plan, PlannedCollection, contested_ids, in_pieces, select
 from chromactl.migrate.proof import Prove, prove_all
 from chromactl.migrate.steps import keep
 from chromactl.snapshot.shard import read_shard
@@ -74,7 +76,7 @@ def recheck(config: MigrateConfig, finished: Finished, folder: RunFolder, target
         return Recheck(Outcome.OTHERWISE)
     if not look.changed:
         return Recheck(Outcome.UNCHANGED, comparison)
-    if finished.plan.contested:
+    if finished.plan.contested or look.contested:
         # Which of two records with one id goes is decided over all of them.
         folder.remove()
         return Recheck(Outcome.OTHERWISE)
@@ -122,6 +124,11 @@ class _Source:
         """Whether any record was added, changed or deleted."""
         return len(self._same) < sum(len(planned.pieces) for planned in self._now)
 
+    @property
+    def contested(self) -> bool:
+        """Whether collections that are merged have come to have records of one id."""
+        return bool(contested_ids(self._config.profile, self._now, self._finished.plan.targets))
+
     def compare(self) -> bool:
         """Read everything; False if the collections themselves are not the same any more."""
         there = {collection.name: collection for collection in select(self._config, self._source)}
@@ -130,10 +137,19 @@ class _Source:
             return False
         if any(there[planned.name].spec.metadata != planned.spec.metadata for planned in base):
             return False
+        if not all(self._same_metric(planned, there[planned.name]) for planned in base):
+            return False
         self._now = [self._pieces_now(planned, there[planned.name]) for planned in base]
         pieces = (Piece(planned, number) for planned in self._now for number in range(len(planned.pieces)))
         flow(pieces, [Stage(self._compare, self._config.workers)])
         return True
+
+    def _same_metric(self, planned: PlannedCollection, there: Collection) -> bool:
+        """Whether the index still answers in the metric that was proven; a collection can be made anew."""
+        if there.key == planned.key:
+            return True
+        proven = metric.prove(self._source, there, self._source.ids(there))
+        return (proven or there.spec.space) == planned.spec.space
 
     def _pieces_now(self, planned: PlannedCollection, there: Collection) -> PlannedCollection:
         """The collection in the pieces that it had, without deleted ids, and new ids in pieces of their own."""
@@ -180,7 +196,7 @@ class _Source:
         lines = []
         for entry in base.folder.entries_with_rejects():
             piece = (entry["collection"], entry["number"])
-            if piece in self._same:
+            if piece in self._same and entry["step"] != CARRY:
                 lines.append(entry)
                 if entry["step"] == "export":
                     _link(base.folder.path, self._folder.path, entry["shard"]["file"])

@@ -18,7 +18,7 @@ from chromactl.migrate import verdict
 from chromactl.migrate.config import MigrateConfig
 from chromactl.migrate.ledger import RunFolder
 from chromactl.migrate.passage import Passage, without
-from chromactl.migrate.plan import PIECE_RECORDS, Piece, Plan
+from chromactl.migrate.plan import Piece, Plan
 from chromactl.reject import Reject
 from chromactl.snapshot.shard import read_shard, write_shard
 from chromactl.stores.base import Batch, Collection, Source, Target, Unreadable
@@ -144,14 +144,14 @@ class Land:
         folder: RunFolder,
         target: Target,
         staged: dict[str, Collection],
-        records: int,
+        plan: Plan,
     ) -> None:
         self._config = config
         self._passage = passage
         self._folder = folder
         self._target = target
         self._staged = staged
-        self._batches = -(-records // min(config.batch_size, PIECE_RECORDS))
+        self._batches = sum(-(-len(piece.ids) // config.batch_size) for piece in plan.pieces())
         self._count = itertools.count(1)
         self.doomed = threading.Event()
 
