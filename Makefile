@@ -61,8 +61,9 @@ check: lint ## Lint, types, unit, policy and template tests; no Docker, no netwo
 test: check ## Everything: check, then the integration tests against real servers
 	@$(BIN)/python -m pytest -q tests/integration
 
-bench: setup ## Measure the ratio of a whole migration to bare inserts
-	@$(BIN)/python bench/migrate.py
+bench: setup ## Measure a whole migration against bare inserts, into docs/ (BENCH_FLAGS=--large for a large one too)
+	@$(BIN)/python bench/migrate.py --json docs/benchmarks.json --chart docs/benchmarks.svg \
+	  --markdown docs/benchmarks.md $(BENCH_FLAGS)
 
 docs: setup ## Write the generated parts of the documentation again
 	@$(BIN)/python docs/generate.py
