@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from chromactl.console import Console
-from chromactl.errors import EmptySourceError, UsageError
+from chromactl.errors import (
+    ChromactlError,
+    DataDiffersError,
+    EmptySourceError,
+    LockedError,
+    PreconditionError,
+    UnreachableError,
+    UsageError,
+)
 from chromactl.location import Kind
 from chromactl.migrate.config import MigrateConfig
 from chromactl.migrate.engine import migrate
@@ -48,13 +56,14 @@ def migrate_all(config: MigrateConfig, console: Console, log_file: Path | None =
 
     Raises:
         UsageError: the target is a file, which holds one database.
-        ChromactlError: as in `migrate`; databases before the one that failed are done, and the same command goes on.
+        ChromactlError: as in `migrate`, with the database's name; the others are done, and the same command goes on.
     """
     if config.target.location.kind in (Kind.SNAPSHOT, Kind.JSON):
         raise UsageError("--all-databases: a snapshot or file holds one database; name a server or a directory")
     with contextlib.closing(open_source(config.source)) as source:
         names = source.databases()
     done = AllDatabases()
+    failed: dict[str, ChromactlError] = {}
     for name in names:
         console.line(f"Database {name}")
         one = replace(
@@ -67,4 +76,20 @@ def migrate_all(config: MigrateConfig, console: Console, log_file: Path | None =
         except EmptySourceError as error:
             console.line(str(error))
             done.empty.append(name)
+        except UnreachableError:
+            raise
+        except ChromactlError as error:
+            console.line(f"Database {name} failed: {error}")
+            failed[name] = error
+    if failed:
+        raise _all_of(failed) from next(iter(failed.values()))
     return done
+
+
+def _all_of(failed: dict[str, ChromactlError]) -> ChromactlError:
+    """One error for what failed, with the exit code of all, if they have the same."""
+    what = "; ".join(f"database {name}: {error}" for name, error in failed.items())
+    codes = {error.exit_code for error in failed.values()}
+    kinds = (UsageError, PreconditionError, DataDiffersError, LockedError)
+    kind = next((kind for kind in kinds if codes == {kind.exit_code}), ChromactlError)
+    return kind(f"{what}; the other databases are done, and the same command goes on with what is left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ import orjson
 
 from chromactl import files, metric
 from chromactl.errors import EmptySourceError, PreconditionError, UsageError
+from chromactl.location import DATABASES
 from chromactl.migrate.config import MigrateConfig
 from chromactl.schema.profile import Profile
 from chromactl.stores.base import Batch, Collection, CollectionSpec, Source
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 PIECE_RECORDS = 1000
 
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]+[a-zA-Z0-9]")
 _PLAN = "plan.json"
 _METADATA_BYTES = 2048  # a generous guess at a record's document and metadata, compressed
 _SPARE = 1.3
@@ -198,6 +201,9 @@ def plan_targets(config: MigrateConfig, planned: list[PlannedCollection]) -> lis
     for collection in planned:
         for rule in config.profile.targets(collection.name):
             sources.setdefault(rule, []).append(collection)
+    for old, count in Counter(old for old, _ in config.renames).items():
+        if count > 1:
+            raise UsageError(f"--rename {old}=…: given {count} times; a collection can have one new name")
     renames = dict(config.renames)
     for old in renames.keys() - sources.keys():
         raise UsageError(f"--rename {old}={renames[old]}: no collection {old} results from this migration")
@@ -213,6 +219,12 @@ def _target(config: MigrateConfig, rule: str, name: str, sources: list[PlannedCo
         raise PreconditionError(
             f"{config.source.location.text}: the name {name[:40]}… has {len(name)} characters, and {LONGEST_NAME} "
             "are the most that leave room for a copy beside it; give another with --rename, or rename it first"
+        )
+    if config.target.location.kind in DATABASES and not _NAME.fullmatch(name):
+        error = UsageError if rule != name else PreconditionError
+        raise error(
+            f"{name!r} cannot be the name of a collection: Chroma takes 3 to 512 of a-z, A-Z, 0-9, dot, underscore and "
+            "hyphen, with a letter or digit first and last; give another with --rename"
         )
     first = sources[0].spec
     rules = (config.profile.collections or {}).get(rule)
