@@ -8,6 +8,7 @@ page.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -252,8 +253,10 @@ class HttpStore:
         if where:
             body["where"] = where
         found = self._http.post(self._path(collection, "query"), body)
+        # JSON has no NaN and no infinity, and a server answers null then.
         return [
-            Neighbour(record, distance) for record, distance in zip(found["ids"][0], found["distances"][0], strict=True)
+            Neighbour(record, math.nan if distance is None else distance)
+            for record, distance in zip(found["ids"][0], found["distances"][0], strict=True)
         ]
 
     def _get(self, collection: Collection, body: dict[str, Any]) -> dict[str, Any]:
