@@ -174,5 +174,6 @@ class Run:
         self.report.seconds = perf_counter() - self.begun
         report = self.config.log_dir / f"migration_{run}.json"
         self.report.report_file = report if report.exists() else None
+        ending.prune(self.config, keep=run)  # the run that did it may have been killed before it came to that
         self.console.line("The target holds every record as it should be; nothing to do")
         return self.report
