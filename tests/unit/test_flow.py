@@ -65,7 +65,11 @@ def test_a_piece_is_in_one_stage_while_the_next_is_in_the_one_before() -> None:
 
 def test_as_many_threads_as_asked_for_work_at_once() -> None:
     together = threading.Barrier(3, timeout=PATIENCE)
-    flow(range(6), [Stage(lambda piece: together.wait() and None, 3)])
+
+    def wait(piece: int) -> None:
+        together.wait()
+
+    flow(range(6), [Stage(wait, 3)])
 
 
 def test_what_is_on_the_way_is_bounded() -> None:
