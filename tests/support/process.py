@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.command import Ended
@@ -24,6 +25,7 @@ class Running:
 
     def __init__(self, folder: Path, arguments: list[str], before: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self._children: list[int] = []
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CHROMACTL_")}
         self.process = subprocess.Popen(  # noqa: S603 (the tests' own arguments)
             [*before, sys.executable, "-m", "chromactl", *arguments],
@@ -53,6 +55,17 @@ class Running:
             content.count(f'"step":"{step}"'.encode())
             for content in _contents(self.folder.glob("migration_checkpoints/run-*/ledger.jsonl"))
         )
+
+    def strike(self) -> None:
+        """SIGKILL, from whatever thread."""
+        self._children = children(self.process.pid)
+        self.send(signal.SIGKILL)
+
+    def gone(self) -> Ended:
+        """Wait until this process is gone, and those that it had when it was struck."""
+        ended = self.end()
+        wait_until_gone(self._children)
+        return ended
 
     def reached(self, phase: str) -> bool:
         """Whether a checkpoint says that the phase is done."""
@@ -102,6 +115,19 @@ def children(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         found += [int(word) for word in task.read_text().split()]
     return found
+
+
+def wait_until_gone(pids: Iterable[int], seconds: float = DEADLINE_SECONDS) -> None:
+    """Wait until none of these processes is left."""
+    deadline = time.monotonic() + seconds
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                left = max(0.0, deadline - time.monotonic())
+                assert select.select([descriptor], [], [], left)[0], f"process {pid} outlived the one that started it"
+            finally:
+                os.close(descriptor)
 
 
 def lives(pid: int) -> bool:
