@@ -199,7 +199,7 @@ class Transport:
             raise _Passing(
                 UnreachableError(
                     f"{self.url}: no answer in time ({type(error).__name__}, --timeout "
-                    f"{self.network.timeout_seconds:g}); is the server overloaded, or a firewall in between?"
+                    f"{self.network.timeout_seconds:g}); is it overloaded, its disk full, or a firewall in between?"
                 )
             ) from error
         except httpx.TransportError as error:
