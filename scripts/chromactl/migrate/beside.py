@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from chromactl.errors import PreconditionError
+from chromactl.errors import DataDiffersError, PreconditionError
 from chromactl.location import DATABASES
 from chromactl.migrate import state
 from chromactl.migrate.occupancy import Occupancy
@@ -52,6 +52,8 @@ def import_beside(run: Run, work: Work, occupancy: Occupancy, target: Target) ->
             run.conclude(work, work.prove, held, staged, list(staged.values()), target)
     with run.resumable():
         swapped = _staged_by_checkpoint(run, plan)
+        if run.resumed:
+            _refuse_losses(run, swapped, target)
         occupancy.refuse_newcomers([entry for entry in plan.targets if entry.name in swapped], swapped)
         run.report.kept = target.swap(list(swapped.values()), run.name)
     return run.complete(work)
@@ -77,6 +79,22 @@ def _staged_by_checkpoint(run: Run, plan: Plan) -> dict[str, Collection]:
         for entry in run.phases.checkpoint.collections
         if entry.target_key is not None and entry.target_key not in before
     }
+
+
+def _refuse_losses(run: Run, swapped: dict[str, Collection], target: Target) -> None:
+    """Between the proof and now a server may have been put back to an older state."""
+    there = {collection.key: collection for collection in target.collections()}
+    proven = {entry.name: entry.verified for entry in run.phases.checkpoint.collections}
+    for name, collection in swapped.items():
+        count = target.count(there[collection.key]) if collection.key in there else 0
+        if count != proven[name]:
+            for staged in swapped.values():
+                target.discard(staged)
+            state.forget(run.config, run.name)
+            raise DataDiffersError(
+                f"{run.config.target.location.text}: {name} was proven with {proven[name]:,} records and holds "
+                f"{count:,} now; what was not live yet is removed; run the same command again, it begins anew"
+            )
 
 
 def _back_up(run: Run, replaced: set[str | None], target: Target) -> None:

@@ -52,7 +52,7 @@ class Run:
         config = self.config
         if config.checkpoint_file is not None:
             checkpoint = state.named_checkpoint(config, config.checkpoint_file)
-            if checkpoint.phase == "complete":
+            if state.is_complete(config, checkpoint.run):
                 return None
         else:
             left = state.unfinished(config)

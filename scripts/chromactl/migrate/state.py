@@ -135,6 +135,11 @@ def finished(config: MigrateConfig) -> tuple[Path, Checkpoint] | None:
     return complete[-1] if complete else None
 
 
+def is_complete(config: MigrateConfig, run: str) -> bool:
+    """Whether the run came to its end, whatever checkpoint of it is at hand."""
+    return any(entry.run == run and entry.phase == "complete" for _, entry in checkpoints(config, config.identity))
+
+
 def unfinished(config: MigrateConfig) -> list[Checkpoint]:
     """The last checkpoint of every run of this migration that did not come to its end, oldest first."""
     last = {checkpoint.run: checkpoint for _, checkpoint in checkpoints(config, config.identity)}
