@@ -17,6 +17,7 @@ import orjson
 from chromactl import __version__, logs
 from chromactl.console import Console
 from chromactl.errors import ChromactlError, UsageError
+from chromactl.location import NOWHERE
 from chromactl.memory import keep_small
 from chromactl.migrate.config import MigrateConfig
 from chromactl.migrate.databases import migrate_all
@@ -72,7 +73,7 @@ def cli() -> None:
 
 @cli.command(epilog="Example: chromactl migrate --source-url http://old:8000 --target-url http://new:8000 --dry-run")
 @option("--source-url", required=True, help=f"Where the data is. {_DATABASE}")
-@option("--target-url", required=True, help="Where it goes; the same forms.")
+@option("--target-url", help="Where it goes; the same forms. A dry run needs none.")
 @token_file("--source-token-file", "the source")
 @token_file("--target-token-file", "the target")
 @tenant_option
@@ -121,8 +122,10 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
         given["database"],
         network(given),
     )
+    if given["target_url"] is None and not given["dry_run"]:
+        raise UsageError("--target-url is missing: where the data goes; only a --dry-run can do without")
     target = access(
-        given["target_url"],
+        given["target_url"] or NOWHERE,
         "target",
         given["target_token_file"],
         given["target_tenant"] or given["tenant"],

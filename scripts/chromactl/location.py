@@ -34,6 +34,10 @@ class Location:
     path: Path | None = None
 
 
+NOWHERE = Location(Kind.DIRECTORY, "no target", Path("/dev/null/no target"))
+"""Where a dry run goes that is only about its source; nothing can ever be there."""
+
+
 def parse(text: str) -> Location:
     """Read a database's name.
 

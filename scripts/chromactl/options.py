@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from chromactl import location
 from chromactl.errors import PreconditionError, UsageError
+from chromactl.location import Location
 from chromactl.stores.opening import Access
 from chromactl.stores.transport import Network
 
@@ -85,7 +86,7 @@ def network(given: dict[str, Any]) -> Network:
 
 
 def access(
-    url: str,
+    url: str | Location,
     side: str,
     token_path: Path | None,
     tenant: str,
@@ -101,7 +102,8 @@ def access(
         PreconditionError: the token file cannot be read, or is empty.
     """
     token = _token(side, token_path)
-    return Access(location.parse(url), side, token, tenant, database, network or Network(), create_database)
+    where = location.parse(url) if isinstance(url, str) else url
+    return Access(where, side, token, tenant, database, network or Network(), create_database)
 
 
 def _token(side: str, path: Path | None) -> SecretStr | None:

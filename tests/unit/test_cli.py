@@ -96,7 +96,6 @@ def test_verbose_from_the_environment_shows_the_log(chromactl: Chromactl, monkey
         [],
         ["no-such-command"],
         ["migrate"],
-        ["migrate", "--source-url", "path:a"],
         ["migrate", "--source-url", "path:a", "--target-url", "path:b", "--no-such-option"],
         ["migrate", "--source-url", "path:a", "--target-url", "path:b", "--batch-size", "0"],
         ["migrate", "--source-url", "path:a", "--target-url", "path:b", "--batch-size", "many"],
@@ -116,6 +115,7 @@ def test_what_click_refuses_ends_with_2(chromactl: Chromactl, arguments: list[st
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--source-url", "path:a"], "--target-url is missing"),
         (["--source-url", "ftp://a", "--target-url", "path:b"], "ftp://a: no database can be named like this"),
         (["--source-url", "http://a:b", "--target-url", "path:b"], "http://a:b: not a URL"),
         (["--source-url", "nowhere", "--target-url", "path:b"], "nowhere: there is no such folder"),
