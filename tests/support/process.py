@@ -109,6 +109,15 @@ def run_unprivileged(folder: Path, *arguments: object) -> Ended:
         return started.end()
 
 
+def last_line(ended: Ended) -> str:
+    """The complaint of a run that failed; before it were at most warnings that something is tried again."""
+    assert (ended.code, ended.out) == (1, ""), ended.err
+    *warnings, complaint = ended.err.splitlines()
+    assert all(line.startswith("WARNING: ") for line in warnings), ended.err
+    assert complaint.startswith("chromactl: "), ended.err
+    return complaint
+
+
 def children(pid: int) -> list[int]:
     """The processes that this one started."""
     found: list[int] = []

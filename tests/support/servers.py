@@ -222,20 +222,24 @@ def chroma_server(
     version: Version = "1.5.9",
     token: str | None = None,
     header: TokenHeader = "Authorization",
+    before: Sequence[str] = (),
+    log: Path | None = None,
 ) -> Iterator[Server]:
     """Run a real Chroma server over the directory until the block ends.
 
     Without a port a free one is found (another is tried when somebody was quicker). A token is
-    possible up to 0.6.3: 1.x has no authentication of its own.
+    possible up to 0.6.3: 1.x has no authentication of its own. `before` stands before the command.
     """
     if token is not None and version.startswith("1."):
         raise ValueError("Chroma 1.x has no authentication; a token works with older versions only")
-    path.mkdir(parents=True, exist_ok=True)
-    log = path.parent / f"{path.name}.log"
+    if log is None:
+        path.mkdir(parents=True, exist_ok=True)
+        log = path.parent / f"{path.name}.log"
     for attempt in range(PORT_ATTEMPTS):
         chosen = port if port is not None else free_port()
         url = f"http://127.0.0.1:{chosen}"
-        process = Process(_argv(version, path, chosen), log, env=_env(version, token, header), cwd=path.parent)
+        argv = [*before, *_argv(version, path, chosen)]
+        process = Process(argv, log, env=_env(version, token, header), cwd=log.parent)
         with process.start():
             try:
                 heartbeat = answers(f"{url}/api/{'v1' if version == '0.4.24' else 'v2'}/heartbeat")
