@@ -116,6 +116,22 @@ def test_what_is_spoiled_on_the_way_never_goes_live(
         assert_holds(target.records("pets"), live.records, "l2")
 
 
+@pytest.mark.parametrize("more", [(), ("--strict-phases",)], ids=["overlapped", "strict"])
+@pytest.mark.parametrize("spoil", [embedding, metadata])
+def test_what_is_spoiled_while_other_pieces_are_on_their_way_never_goes_live(
+    pair: tuple[Database, Database], chromactl: Chromactl, spoil: Spoil, more: tuple[str, ...]
+) -> None:
+    source, target = pair
+    source.put(Made("other", "l2", plain(1500, prefix="o")), Made("pets", "l2", plain(2300)))
+    with forwarder(target.url, spoil) as between:
+        place = ["--source-url", source.url, "--target-url", between.url, "--database", source.name]
+        ended = chromactl("migrate", *place, "--profile", "identity", "--json", *more)
+        assert between.spoiled == 1
+    assert ended.code == 4
+    assert "1 differences" in ended.complaint
+    assert target.names() == []
+
+
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_server_that_is_busy_for_a_moment_is_asked_again(
     pair: tuple[Database, Database], chromactl: Chromactl, status: int
