@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from support.command import Chromactl
 from support.databases import Database
 from support.records import Made, Record, menagerie, plain
@@ -74,6 +76,41 @@ def test_targets_that_are_not_there_yet_stay_so(pair: Pair, chromactl: Chromactl
         assert not (tmp_path / "out").exists()
         assert not (tmp_path / "out.json").exists()
     assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize("url", ["snapshot:out", "out.json"])
+def test_of_a_finished_file_it_says_what_a_real_run_would(
+    pair: Pair, chromactl: Chromactl, tmp_path: Path, url: str
+) -> None:
+    source, _ = pair
+    source.put(Made("pets", "l2", plain(5)))
+    dry = [*arguments(source, url), "--profile", "identity", "--json"]
+    real = [word for word in dry if word != "--dry-run"]
+    assert chromactl(*real).code == 0
+    before = tree(tmp_path / "migration_checkpoints")
+    ended = chromactl(*dry)
+    assert (ended.code, ended.json["changed"]) == (0, False), ended.err
+    source.upsert("pets", *plain(1, prefix="new"))
+    for command in (dry, real):
+        ended = chromactl(*command)
+        assert ended.code == 3
+        assert "give a new name" in ended.complaint
+        assert "--replace" not in ended.complaint
+    source.delete("pets", "new00000")
+    source.put(Made("late", "l2", plain(2)))
+    for command in (dry, real):
+        ended = chromactl(*command)
+        assert (ended.code, "give a new name" in ended.complaint) == (3, True)
+    assert tree(tmp_path / "migration_checkpoints") == before
+
+
+def test_somebody_elses_file_is_refused_by_it_too(pair: Pair, chromactl: Chromactl, tmp_path: Path) -> None:
+    source, _ = pair
+    source.put(Made("pets", "l2", plain(5)))
+    (tmp_path / "out.json").write_text("{}")
+    ended = chromactl(*arguments(source, "out.json"), "--profile", "identity")
+    assert ended.code == 3
+    assert "give a new name" in ended.err
 
 
 def test_a_directory_that_is_there_stays_byte_for_byte(

@@ -74,7 +74,12 @@ def file_again(run: Run) -> Report:
         elif look_again(run, there) is None and run.report.status == "unchanged":
             return run.report
     state.forget(run.config, run.name)
-    raise PreconditionError(
-        f"{run.config.target.location.path}: exists already, and source or file have changed since it was made; "
-        "give a new name, backups are never overwritten"
+    raise never_overwritten(run.config)
+
+
+def never_overwritten(config: MigrateConfig) -> PreconditionError:
+    """The error for a file that is there and is not what this migration would make."""
+    since = ", and source or file have changed since it was made" if state.finished(config) is not None else ""
+    return PreconditionError(
+        f"{config.target.location.path}: exists already{since}; give a new name, backups are never overwritten"
     )

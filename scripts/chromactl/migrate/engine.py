@@ -17,12 +17,11 @@ from chromactl import files
 from chromactl.console import Console
 from chromactl.errors import (
     MissingDatabaseError,
-    PreconditionError,
     UsageError,
 )
-from chromactl.location import Kind
-from chromactl.migrate import ending
-from chromactl.migrate.again import file_again, is_finished_file, look_again
+from chromactl.location import DATABASES, Kind
+from chromactl.migrate import ending, state
+from chromactl.migrate.again import file_again, is_finished_file, look_again, never_overwritten
 from chromactl.migrate.beside import import_beside
 from chromactl.migrate.carry import carry_over
 from chromactl.migrate.config import MigrateConfig
@@ -50,7 +49,7 @@ def migrate(config: MigrateConfig, console: Console, log_file: Path | None = Non
     with contextlib.ExitStack() as stack:
         if config.dry_run:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chromactl-dry-run-"))
-            return _dry(Run(replace(config, checkpoint_dir=Path(folder)), console, log_file), config.checkpoint_dir)
+            return _dry(Run(replace(config, checkpoint_dir=Path(folder)), console, log_file), config)
         stack.enter_context(locked(config.target))
         for needed in (config.checkpoint_dir, config.log_dir, config.backup_dir):
             files.make_folder(needed)
@@ -79,20 +78,22 @@ def _whole(run: Run) -> Report:
         return import_beside(run, work, occupancy, target)
 
 
-def _dry(run: Run, checkpoint_dir: Path) -> Report:
-    """Everything but writing: to the target, and outside a temporary folder."""
+def _dry(run: Run, config: MigrateConfig) -> Report:
+    """Everything but writing: to the target, and outside the run's temporary folder. `config` is as it was given."""
     with contextlib.ExitStack() as stack:
-        target = _readable_target(run)
+        target = _readable_target(config)
         occupancy = None
         if target is not None:
             stack.enter_context(contextlib.closing(target))
-            occupancy = Occupancy(run.config, target, checkpoint_dir)
+            occupancy = Occupancy(run.config, target, config.checkpoint_dir)
         work = Work(run.config, run.console, run.phases, run.folder, _preflight(run, occupancy))
         run.go(work, "export", "examine")
         held = {} if occupancy is None else occupancy.held(work.plan, work.passage, run.folder)[0]
         passed = work.verdict.passed
         run.describe(work, held)
     pending = [target.name for target in work.plan.targets if target.name not in held]
+    if pending and target is not None and config.target.location.kind not in DATABASES:
+        raise never_overwritten(config)
     records = sum(passed[name] for name in pending)
     good = work.verdict.reject_rate <= run.config.max_reject_rate
     run.console.line(f"[DRY-RUN] Would import {records:,} chunks into {len(pending)} collections")
@@ -103,8 +104,8 @@ def _dry(run: Run, checkpoint_dir: Path) -> Report:
     return run.report
 
 
-def _readable_target(run: Run) -> Source | None:
-    access = run.config.target
+def _readable_target(config: MigrateConfig) -> Source | None:
+    access = config.target
     path = access.location.path
     if path is None:
         try:
@@ -116,7 +117,9 @@ def _readable_target(run: Run) -> Source | None:
     if access.location.kind is Kind.DIRECTORY and path.exists() and (not path.is_dir() or any(path.iterdir())):
         return open_source(access)
     if access.location.kind is not Kind.DIRECTORY and path.exists():
-        raise PreconditionError(f"{path}: exists already; give a new name, backups are never overwritten")
+        if state.finished(config) is None:
+            raise never_overwritten(config)
+        return open_source(access)
     return None
 
 
