@@ -44,11 +44,12 @@ def check(target: Database) -> None:
 
 
 def finish(chromactl: Chromactl, folder: Path, source: Database, target: str) -> Ended:
-    """The same command again; it takes the run up that had come to a checkpoint."""
+    """The same command again; it takes the run up that had come to its plan."""
     last: dict[str, str] = {}
     for path in sorted(folder.glob("migration_checkpoints/checkpoint_*.json")):
         body = orjson.loads(path.read_bytes())
-        last[body["run"]] = body["phase"]
+        if (path.parent / f"run-{body['run']}" / "plan.json").exists() or body["phase"] == "complete":
+            last[body["run"]] = body["phase"]
     ended = chromactl(*arguments(source, target))
     assert ended.code == 0, ended.err
     if unfinished := {run for run, phase in last.items() if phase != "complete"}:
