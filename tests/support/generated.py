@@ -30,9 +30,7 @@ FLOATS = st.one_of(
 SCALARS = st.one_of(st.booleans(), INTS, FLOATS, TEXT)
 LISTS = st.one_of(*(st.lists(kind, min_size=1, max_size=3) for kind in (TEXT, INTS, FLOATS, st.booleans())))
 WRONG: Strategy = st.one_of(
-    st.sampled_from(
-        [None, [], {}, [None], [1, "a"], [1, 1.5], [True, 1], {"nested": 1}, [["a"]], 2**63, INT64_MIN - 1]
-    ),
+    st.sampled_from([None, [], {}, [None], [1, "a"], [1, 1.5], [True, 1], {"nested": 1}, [["a"]], 2**63]),
     st.just({"#type": "sparse_vector", "indices": [1], "values": [0.5]}),
 )
 WRONG_KEYS = st.sampled_from(["", "#id", "$and", "chroma:document", "chroma:x"])
