@@ -16,7 +16,7 @@ import orjson
 
 from chromactl import __version__, logs
 from chromactl.console import Console
-from chromactl.errors import ChromactlError, UsageError
+from chromactl.errors import ChromactlError, DataDiffersError, UsageError
 from chromactl.location import NOWHERE
 from chromactl.memory import keep_small
 from chromactl.migrate.config import MigrateConfig
@@ -40,6 +40,8 @@ from chromactl.schema import profile as profiles
 from chromactl.smoke import LIMIT_MS, read_queries
 from chromactl.smoke import smoke as ask_queries
 from chromactl.stores.opening import open_source, open_target
+from chromactl.validate.command import run as run_validation
+from chromactl.validate.command import validate_options
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +160,22 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
         console.line(line)
     console.line(f"log: {log_file}")
     _result(report.as_json(), as_json)
+    return 0
+
+
+@cli.command(epilog="Example: chromactl validate --old-db-url http://old:8000 --new-db-url http://new:8000")
+@validate_options
+@verbose_option
+@json_option
+def validate(as_json: bool, verbose: bool, **given: Any) -> int:
+    """Compare two databases record by record: eight tests, one verdict, and reports.
+
+    Ends with 4 if the verdict is FAILED (with --strict also WARNING). Nothing is written to either database.
+    """
+    report = run_validation(given, Console(quiet=as_json and not verbose), _rename)
+    _result(report.as_json(), as_json)
+    if complaint := report.complaint(strict=given["strict"]):
+        raise DataDiffersError(complaint)
     return 0
 
 

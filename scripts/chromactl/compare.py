@@ -94,6 +94,16 @@ class Comparison:
         self.rounded_floats += rounded
 
 
+def agree(expected: object, actual: object) -> bool:
+    """Whether a metadata value is what it should be: equal, of the same type, or a float within the rounding."""
+    return _within_ulps(expected, actual)
+
+
+def shown(value: object) -> str:
+    """A value as differences name it."""
+    return _short(value)
+
+
 def _same(expected: object, actual: object) -> bool:
     if isinstance(expected, list) and isinstance(actual, list):
         return len(expected) == len(actual) and all(map(_same, expected, actual))

@@ -1,0 +1,1 @@
+"""The eight tests, a module each."""

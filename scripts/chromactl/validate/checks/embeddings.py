@@ -1,0 +1,192 @@
+"""Test 2, embedding integrity: every vector present, finite, of the right dimension, and equal to the old side's.
+
+What a `get` with embeddings answers comes out of the index itself (HNSW), while counts come from SQLite: an index
+that lost vectors is found by it. The metric is proven with a query, index settings are compared as they are stated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chromactl.compare import COSINE_TOLERANCE
+from chromactl.validate.checks.base import Check, plural
+from chromactl.validate.findings import CheckResult, Offender, Status, Write
+from chromactl.validate.part import Part, TargetState, Whole
+
+HELD = 1000
+"""Differing vectors that are kept to see whether they were exchanged."""
+
+_CLOSE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class _Differing:
+    collection: str
+    id: str
+    expected: NDArray[np.float32]
+    actual: NDArray[np.float32]
+
+
+class EmbeddingCheck(Check):
+    """All vectors, metrics and index settings."""
+
+    number: ClassVar[int] = 2
+    name: ClassVar[str] = "embedding_integrity"
+    title: ClassVar[str] = "Embedding Integrity"
+
+    def __init__(self, write: Write) -> None:
+        super().__init__(write)
+        self._compared = self._rounded = self._unread = 0
+        self._kinds: Counter[str] = Counter()
+        self._differing: list[_Differing] = []
+        self._settings: list[str] = []
+        self._metrics: dict[str, str | None] = {}
+        self._norms: dict[str, dict[str, list[NDArray[np.float32]]]] = {}
+
+    @property
+    def norms(self) -> dict[str, dict[str, NDArray[np.float32]]]:
+        """The lengths of all vectors by collection, old and new."""
+        return {
+            name: {side: np.concatenate(parts) for side, parts in sides.items()} for name, sides in self._norms.items()
+        }
+
+    def observe(self, part: Part) -> None:
+        """Compare the vectors of these records."""
+        found = [
+            Offender(part.collection, record, "the index does not give it back", "embedding", "a vector", entry.reason)
+            for entry in part.unreadable
+            for record in entry.ids
+        ]
+        self._kinds["lost"] += len(found)
+        if not part.whole:
+            self._unread += len(part.expected)
+        elif len(part.expected):
+            self._compared += len(part.expected)
+            self._note_norms(part)
+            found += self._differences(part)
+        self.findings.add(found)
+
+    def _note_norms(self, part: Part) -> None:
+        sides = self._norms.setdefault(part.target.name, {"old": [], "new": []})
+        with np.errstate(over="ignore", invalid="ignore"):
+            sides["old"].append(np.linalg.norm(part.expected.embeddings, axis=1))
+            sides["new"].append(np.linalg.norm(part.actual.embeddings, axis=1))
+
+    def _differences(self, part: Part) -> Iterator[Offender]:
+        wanted, got = part.expected.embeddings, part.actual.embeddings
+        name, ids = part.collection, part.expected.ids
+        if wanted.shape != got.shape:
+            self._kinds["dimension"] += len(ids)
+            words = (f"dimension {wanted.shape[1]}", f"dimension {got.shape[1]}")
+            yield from (Offender(name, record, "another dimension", "embedding", *words) for record in ids)
+            return
+        equal = (wanted == got).all(axis=1)
+        close = equal
+        if part.target.spec.space == "cosine" and not equal.all():
+            close = np.isclose(got, wanted, rtol=COSINE_TOLERANCE, atol=0.0).all(axis=1)
+        self._rounded += int((close & ~equal).sum())
+        for row in np.flatnonzero(~close):
+            expected, actual = wanted[row], got[row]
+            if not np.isfinite(actual).all():
+                self._kinds["not finite"] += 1
+                bad = int((~np.isfinite(actual)).sum())
+                yield Offender(name, ids[row], "not finite", "embedding", "numbers", f"{bad} of {len(actual)} are not")
+            elif not actual.any():
+                self._kinds["zero"] += 1
+                length = float(np.linalg.norm(expected))
+                yield Offender(name, ids[row], "a zero vector", "embedding", f"length {length:.6g}", "length 0")
+            else:
+                self._kinds["different"] += 1
+                one = _Differing(name, ids[row], expected.copy(), actual.copy())
+                if len(self._differing) < HELD:
+                    self._differing.append(one)
+                else:
+                    yield _different(one)
+
+    def finish(self, whole: Whole) -> None:
+        """Say of the differing vectors which were exchanged; compare metrics and index settings."""
+        self.findings.add(_explained(self._differing))
+        for name, state in whole.targets.items():
+            if state.collection is not None:
+                self._metrics[name] = state.proven
+                self.findings.add(self._index(name, state))
+
+    def _index(self, name: str, state: TargetState) -> Iterator[Offender]:
+        assert state.collection is not None  # noqa: S101 (the caller has just looked)
+        wanted, stated = state.target.spec, state.collection.spec
+        if state.index_error:
+            self._kinds["index"] += 1
+            yield Offender(name, "", "the index does not answer", "index", "an answer", state.index_error)
+        actual = state.proven or stated.space
+        if actual != wanted.space:
+            self._kinds["metric"] += 1
+            yield Offender(name, "", "another metric", "metric", wanted.space, actual)
+        for key in sorted(wanted.hnsw.keys() & stated.hnsw.keys()):
+            if wanted.hnsw[key] != stated.hnsw[key]:
+                words = (f"{wanted.hnsw[key]:g}", f"{stated.hnsw[key]:g}")
+                self._settings.append(f"{name}: {key} is {words[1]}, was {words[0]}")
+                yield Offender(name, "", "another index setting", key, *words)
+
+    def result(self) -> CheckResult:
+        """Failed for any vector or metric that is not right; a warning for other index settings."""
+        numbers = {
+            "compared": self._compared,
+            "rounded": self._rounded,
+            "not_read": self._unread,
+            "by_kind": {kind: count for kind, count in self._kinds.items() if count},
+            "metric_proven": self._metrics,
+            "index_settings_differ": self._settings,
+        }
+        notes = []
+        if self._rounded:
+            notes.append(
+                f"{plural(self._rounded, 'vector')} of cosine collections equal within a relative "
+                f"{COSINE_TOLERANCE:g}: the server's own rounding"
+            )
+        if self._unread:
+            notes.append(f"the vectors of {plural(self._unread, 'more record')} were not read: their index is broken")
+        wrong = [f"{count:,} {kind}" for kind, count in self._kinds.items() if count]
+        if wrong:
+            hint = (
+                "Vectors that differ cannot be mended in place: roll back and migrate again. If the index does not "
+                "give them back, it has lost them though the counts are right: rebuild it from a snapshot."
+            )
+            return self._result(Status.FAILED, f"wrong: {', '.join(wrong)}", numbers, hint=hint, notes=notes)
+        summary = f"all {plural(self._compared, 'vector')} equal"
+        if self._settings:
+            hint = "Index settings change recall and speed, not data; set them in the profile or accept them."
+            return self._result(
+                Status.WARNING, f"{summary}; {'; '.join(self._settings[:5])}", numbers, hint=hint, notes=notes
+            )
+        return self._result(Status.PASSED, summary, numbers, notes=notes)
+
+
+def _explained(differing: list[_Differing]) -> Iterator[Offender]:
+    for one in differing:
+        partner = next(
+            (other for other in differing if other is not one and _near(one.actual, other.expected)),
+            None,
+        )
+        if partner is None:
+            yield _different(one)
+        else:
+            words = ("its own vector", f"the vector of {partner.id}")
+            yield Offender(one.collection, one.id, "exchanged with another record's", "embedding", *words)
+
+
+def _near(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=_CLOSE, atol=_CLOSE * np.abs(other).max()))
+
+
+def _different(one: _Differing) -> Offender:
+    gap = np.abs(one.expected - one.actual)
+    worst = int(np.argmax(gap))
+    words = (f"[{worst}] = {one.expected[worst]}", f"[{worst}] = {one.actual[worst]}")
+    what = f"differs in {int((gap > 0).sum())} of {len(gap)} numbers, at most by {gap[worst]:.3g}"
+    return Offender(one.collection, one.id, what, "embedding", *words)

@@ -1,0 +1,169 @@
+"""What is asked of both sides: the operators' own queries, and stored vectors of every collection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
+
+from chromactl.embedding import hashing_embeddings
+from chromactl.errors import PreconditionError, UsageError
+from chromactl.migrate.plan import Plan, PlannedCollection, PlannedTarget
+from chromactl.stores.base import Source
+
+
+class TestQuery(BaseModel):
+    """One entry of a test query file: a text, or its vector. Without a collection it is asked of all of them.
+
+    `where` belongs to the smoke test: the old side has other metadata, so that it is not asked with here.
+    """
+
+    __test__ = False  # for pytest: this is no test
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: str = ""
+    collection: str | None = None
+    category: str = ""
+    where: dict[str, Any] | None = None
+    vector: Annotated[tuple[FiniteFloat, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> TestQuery:
+        if not self.text and self.vector is None:
+            raise ValueError("neither a text nor a vector")
+        return self
+
+
+def read_queries(path: Path) -> list[TestQuery]:
+    """The queries in a file: a JSON list of {"text" or "vector", "collection" (or null), "category"}.
+
+    Raises:
+        UsageError: there is no such file, it is not of that form, or empty.
+    """
+    try:
+        queries = TypeAdapter(list[TestQuery]).validate_python(orjson.loads(path.read_bytes()))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check --test-queries") from error
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"{path}: not JSON ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {what}") from error
+    if not queries:
+        raise UsageError(f"{path}: holds no queries")
+    return queries
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Collections of both sides between which records go, so that they answer a query together.
+
+    Mostly one of each side; more where a profile merges or splits.
+    """
+
+    sources: list[PlannedCollection]
+    targets: list[PlannedTarget]
+
+    @property
+    def name(self) -> str:
+        """The new side's names."""
+        return " + ".join(target.name for target in self.targets)
+
+    @property
+    def dimension(self) -> int | None:
+        """The dimension of its vectors, if it has any."""
+        return next((target.spec.dimension for target in self.targets if target.spec.dimension), None)
+
+    @property
+    def space(self) -> str | None:
+        """The one metric of all its collections; None if they have several, and distances mean nothing together."""
+        spaces = {source.spec.space for source in self.sources} | {target.spec.space for target in self.targets}
+        return spaces.pop() if len(spaces) == 1 else None
+
+    @property
+    def names(self) -> set[str]:
+        """The names of its collections on either side."""
+        return {source.name for source in self.sources} | {target.name for target in self.targets}
+
+
+def groups(plan: Plan) -> list[Group]:
+    """The collections of a plan in groups that records do not leave."""
+    found: list[Group] = []
+    by_name = {planned.name: planned for planned in plan.collections}
+    for target in plan.targets:
+        sources = {name: by_name[name] for name in target.sources}
+        targets = [target]
+        for group in [one for one in found if sources.keys() & {planned.name for planned in one.sources}]:
+            found.remove(group)
+            sources = {planned.name: planned for planned in group.sources} | sources
+            targets = group.targets + targets
+        found.append(Group(list(sources.values()), targets))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One vector to be asked of one group, float32[dim], and where it comes from."""
+
+    kind: str
+    text: str
+    category: str
+    vector: NDArray[np.float32]
+
+
+def stored_questions(group: Group, store: Source, count: int) -> list[Question]:
+    """Vectors of `count` records of each source collection, evenly spaced over it."""
+    found: list[Question] = []
+    for planned in group.sources:
+        ids = [record for piece in planned.pieces for record in piece]
+        some = [ids[number * len(ids) // count] for number in range(count)] if len(ids) > count else ids
+        batch, _ = store.read(planned.source, some)
+        found += [
+            Question("stored", f"{planned.name}/{record}", "", vector)
+            for record, vector in zip(batch.ids, batch.embeddings, strict=True)
+            if np.isfinite(vector).all() and vector.any()
+        ]
+    return found
+
+
+def file_questions(group: Group, queries: list[TestQuery]) -> list[Question]:
+    """Those of the file's queries that are for this group, texts embedded."""
+    found: list[Question] = []
+    for query in queries:
+        if group.dimension is None or (query.collection is not None and query.collection not in group.names):
+            continue
+        if query.vector is None:
+            vector = hashing_embeddings([query.text], group.dimension)[0]
+        elif len(query.vector) == group.dimension:
+            vector = np.asarray(query.vector, np.float32)
+        else:
+            continue
+        found.append(Question("test", query.text, query.category, vector))
+    return found
+
+
+def check_asked(queries: list[TestQuery], plan: Plan, asked: list[Group], *, limited: bool) -> None:
+    """Refuse queries that nothing can be asked with; with `limited` collections others are passed over.
+
+    Raises:
+        PreconditionError: a query names a collection that is not there.
+        UsageError: a vector has a dimension that no collection asked has.
+    """
+    known = set(plan.skipped).union(*(group.names for group in asked))
+    for query in queries:
+        if query.collection is not None and query.collection not in known and not limited:
+            raise PreconditionError(
+                f"--test-queries: no collection {query.collection} to ask {query.text!r}; "
+                f"there are {', '.join(sorted(known)) or 'none'}"
+            )
+        fitting = [group for group in asked if query.collection is None or query.collection in group.names]
+        if query.vector is not None and fitting and len(query.vector) not in {group.dimension for group in fitting}:
+            raise UsageError(
+                f"--test-queries: the vector of {query.text or query.category!r} has dimension {len(query.vector)}; "
+                f"asked are collections of {', '.join(str(group.dimension) for group in fitting)}"
+            )
