@@ -36,7 +36,7 @@ def look_again(run: Run, target: Source) -> Plan | None:
     if finished is None:
         return None
     with run.phases.timed("recheck"), run.console.progress(finished.plan.records, "recheck") as advance:
-        found = recheck(run.config, finished, run.folder, target, advance)
+        found = recheck(run.config, finished, run.folder, run.source, target, advance)
     if found.outcome is Outcome.OTHERWISE:
         run.console.line(f"Source or target has changed since run {checkpoint.run}; migrating again")
         return None

@@ -82,7 +82,9 @@ def _staged_by_checkpoint(run: Run, plan: Plan) -> dict[str, Collection]:
 
 
 def _refuse_losses(run: Run, swapped: dict[str, Collection], target: Target) -> None:
-    """Between the proof and now a server may have been put back to an older state."""
+    """Between the proof and now a server may have been put back to an older state; a file is still in our hands."""
+    if run.config.target.location.kind not in DATABASES:
+        return
     there = {collection.key: collection for collection in target.collections()}
     proven = {entry.name: entry.verified for entry in run.phases.checkpoint.collections}
     for name, collection in swapped.items():

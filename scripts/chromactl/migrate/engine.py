@@ -49,11 +49,12 @@ def migrate(config: MigrateConfig, console: Console, log_file: Path | None = Non
     with contextlib.ExitStack() as stack:
         if config.dry_run:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chromactl-dry-run-"))
-            return _dry(Run(replace(config, checkpoint_dir=Path(folder)), console, log_file), config)
+            run = Run(replace(config, checkpoint_dir=Path(folder)), console, log_file)
+            return _dry(stack.enter_context(contextlib.closing(run)), config)
         stack.enter_context(locked(config.target))
         for needed in (config.checkpoint_dir, config.log_dir, config.backup_dir):
             files.make_folder(needed)
-        return _whole(Run(config, console, log_file))
+        return _whole(stack.enter_context(contextlib.closing(Run(config, console, log_file))))
 
 
 def _whole(run: Run) -> Report:
@@ -124,10 +125,10 @@ def _readable_target(config: MigrateConfig) -> Source | None:
 
 
 def _preflight(run: Run, occupancy: Occupancy | None) -> Plan:
-    with run.phases.timed("preflight"), contextlib.closing(open_source(run.config.source)) as source:
+    with run.phases.timed("preflight"):
         if occupancy is not None:
-            occupancy.refuse_same_database(source)
-        plan = make_plan(run.config, source)
+            occupancy.refuse_same_database(run.source)
+        plan = make_plan(run.config, run.source)
         check_room(plan, run.folder.path)
         if occupancy is not None:
             plan = occupancy.marked(plan)

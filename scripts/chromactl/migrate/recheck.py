@@ -6,7 +6,6 @@ changed in the source is kept at once, in the folder of the run that will carry 
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,6 @@ from chromactl.migrate.proof import Prove, prove_all
 from chromactl.migrate.steps import keep
 from chromactl.snapshot.shard import read_shard
 from chromactl.stores.base import Batch, Collection, Source
-from chromactl.stores.opening import open_source
 
 EMBEDDINGS_A_PIECE = 25
 
@@ -61,12 +59,14 @@ class Finished:
     keys: dict[str, str]
 
 
-def recheck(config: MigrateConfig, finished: Finished, folder: RunFolder, target: Source, advance: Advance) -> Recheck:
+def recheck(
+    config: MigrateConfig, finished: Finished, folder: RunFolder, source: Source, target: Source, advance: Advance
+) -> Recheck:
     """Compare source and target with the finished run; changes of the source are kept in `folder`.
 
     With `config.quick`, embeddings of the source are compared for some records of each piece only.
     """
-    with contextlib.closing(open_source(config.source)) as source, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         there = pool.submit(holds, config, finished, target)
         look = _Source(config, finished, folder, source, advance)
         same_shape = look.compare()

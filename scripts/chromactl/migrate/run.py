@@ -21,7 +21,7 @@ from chromactl.migrate.report import Report
 from chromactl.migrate.state import Checkpoint, CollectionState
 from chromactl.migrate.verdict import states, unplaced, write_rejects
 from chromactl.migrate.work import Work
-from chromactl.stores.base import Collection, Target
+from chromactl.stores.base import Collection, Source, Target
 from chromactl.stores.opening import open_source
 
 
@@ -37,6 +37,7 @@ class Run:
         self.resumed = resumed
         self.name = checkpoint.run
         self.phases = Phases(config, checkpoint)
+        self._source: Source | None = None
         self.folder = RunFolder(state.run_folder(config, self.name), self.phases.begin)
         self.report = Report(
             status="complete",
@@ -67,13 +68,22 @@ class Run:
         self.console.line(f"Resuming run {checkpoint.run} after its phase {checkpoint.phase}")
         return checkpoint
 
+    @property
+    def source(self) -> Source:
+        """The source, opened when it is first asked for: a run that has exported everything does not need it."""
+        if self._source is None:
+            self._source = open_source(self.config.source)
+        return self._source
+
+    def close(self) -> None:
+        """Let go of the source."""
+        if self._source is not None:
+            self._source.close()
+
     def go(self, work: Work, *steps: str) -> None:
-        """Take the steps, with the source open if there is anything to be read from it."""
-        with self.resumable(), contextlib.ExitStack() as stack:
-            source = None
-            if "export" in steps:
-                source = stack.enter_context(contextlib.closing(open_source(self.config.source)))
-            work.go(*steps, source=source)
+        """Take the steps."""
+        with self.resumable():
+            work.go(*steps, source=self.source if "export" in steps and not work.is_exported else None)
 
     @contextlib.contextmanager
     def resumable(self) -> Iterator[None]:

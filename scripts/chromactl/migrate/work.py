@@ -57,14 +57,22 @@ class Work:
         counts = {step: len(self.folder.entries(step)) for step in STEPS}
         return {step: count for step, count in counts.items() if count}
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether nothing is to be read from the source any more."""
+        return len(self.folder.entries("export")) == sum(len(planned.pieces) for planned in self.plan.collections)
+
     def go(self, *names: str, source: Source | None = None) -> None:
-        """Take every piece through these steps, a later step of one piece beside an earlier one of the next."""
+        """Take every piece through these steps, a later step of one piece beside an earlier one of the next.
+
+        Without a `source`, everything has to be exported already.
+        """
         examine = Examine(self.passage, self.plan, self.folder, hold="import" in names)
         total = sum(1 for _ in self.plan.pieces())
         workers = self._config.workers
         steps: dict[str, _Step] = {}
-        if source is not None:
-            steps["export"] = _Step(Export(source, self.folder), workers, self.exported, total)
+        export = Export(source, self.folder) if source is not None else _nothing
+        steps["export"] = _Step(export, workers, self.exported, total)
         steps["examine"] = _Step(self._judged(examine), 0, lambda: self._examined(examine), total)
         if self.land is not None:
             steps["import"] = _Step(self.land, workers, self._imported, total)
@@ -136,6 +144,10 @@ class Work:
         if self.land is not None and not self.land.doomed.is_set():
             self._phases.done("import", imported, collections=tuple(states))
             self._console.line(f"✓ Phase 4 Complete: Loaded {imported:,} chunks into {len(states)} collections")
+
+
+def _nothing(piece: Piece) -> None:
+    """The step of a piece that needs none."""
 
 
 def _then(name: str, step: _Step, advance: Advance) -> Callable[[Piece], None]:
