@@ -206,3 +206,18 @@ def test_files_do_not_know_of_databases(tmp_path: Path) -> None:
         with pytest.raises(PreconditionError, match="holds the collections of one database"):
             store.databases()
         store.close()
+
+
+@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "1" + "0" * 400])
+def test_an_integer_that_no_chroma_keeps_is_refused_and_not_bent(tmp_path: Path, number: str) -> None:
+    path = json_file(tmp_path / "b.json", entry(records=[record(metadata={"n": 123454321})]))
+    path.write_bytes(path.read_bytes().replace(b"123454321", number.encode()))
+    with pytest.raises(NotChromaError, match=number[:20]):
+        JsonStore(path)
+
+
+def test_the_largest_integers_are_read_exactly(tmp_path: Path) -> None:
+    ends = {"most": 2**63 - 1, "least": -(2**63)}
+    store = JsonStore(json_file(tmp_path / "b.json", entry(records=[record(metadata=ends)])))
+    (collection,) = store.collections()
+    assert store.read(collection, store.ids(collection))[0].metadatas == [ends]

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -106,14 +107,30 @@ class JsonTarget(FileSource):
         self._batches[staged.key] = []
 
 
+class _TooLarge(Exception):
+    """An integer of more than 64 bits."""
+
+
+def _integer(text: str) -> int:
+    if len(text) > 18 and not -(2**63) <= int(text[:40]) < 2**63:
+        raise _TooLarge(text)
+    return int(text)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        body: Any = orjson.loads(path.read_bytes())
+        # Not orjson: it takes integers that are too large for 64 bits for floats, and bends them so.
+        body: Any = json.loads(path.read_bytes(), parse_int=_integer)
     except FileNotFoundError as error:
         raise NotChromaError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise NotChromaError(f"{path}: cannot be read ({error.strerror})") from error
-    except orjson.JSONDecodeError as error:
+    except _TooLarge as error:
+        raise NotChromaError(
+            f"{path}: holds the integer {str(error)[:80]}, which no Chroma keeps; find it in a record's metadata, and "
+            "make it smaller or a text"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise NotChromaError(f"{path}: not JSON ({error}); give a backup that chromactl wrote") from error
     if not isinstance(body, dict) or body.get("format") != FORMAT or body.get("version") != VERSION:
         raise NotChromaError(f"{path}: JSON, but not a {FORMAT} file of version {VERSION}")
