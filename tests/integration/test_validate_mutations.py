@@ -1,0 +1,258 @@
+"""A good migration, spoiled in one way: validation finds it, names the record and the test, and accuses no other."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from support.command import Chromactl
+from support.databases import Database
+from support.records import Made, Record
+
+Pair = tuple[Database, Database]
+CORPUS, HUMOR = "sergio_corpus", "sergio_humor"
+ONE, OTHER, EMPTY = "corpus_000003", "corpus_000004", "corpus_empty"
+JOKE = "humor_000002"
+OPTIONS = ("--chunks", "200", "--dim", "32", "--seed", "3")
+
+
+@pytest.fixture
+def migrated(pair: Pair, chromactl: Chromactl) -> Pair:
+    """The sample, with one empty document, migrated well."""
+    source, target = pair
+    place = ["--database", source.name, "--json"]
+    assert chromactl("sample", "--url", source.url, *OPTIONS, *place).code == 0
+    source.upsert(CORPUS, Record(EMPTY, np.linspace(0.1, 1, 32, dtype=np.float32), "", None, {"kind": "interview"}))
+    ended = chromactl("migrate", "--source-url", source.url, "--target-url", target.url, *place)
+    assert ended.code == 0, ended.err
+    return pair
+
+
+def validated(chromactl: Chromactl, old: str, new: str, database: str) -> tuple[int, dict[str, Any]]:
+    place = ["--old-db-url", old, "--new-db-url", new, "--database", database]
+    # Latency is not what is tested here, and the machine may be busy.
+    ended = chromactl("validate", *place, "--limit-ms", "60000", "--json")
+    return ended.code, ended.json
+
+
+def offenders(report: dict[str, Any]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for line in Path(report["files"]["offenders"]).read_text().splitlines():
+        one = orjson.loads(line)
+        found.setdefault(one["test"], set()).add(one["id"])
+    return found
+
+
+def not_passed(report: dict[str, Any]) -> dict[int, str]:
+    return {test["number"]: test["status"] for test in report["tests"] if test["status"] != "PASSED"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """What is done, the tests that have to say so, and the records that each of them names."""
+
+    name: str
+    spoil: Callable[[Database], None]
+    tests: dict[int, str]
+    named: dict[int, set[str]]
+
+
+def rewrite(target: Database, collection: str, record: str, **changes: Any) -> None:
+    """Write a record anew with these changes; an upsert would keep what is not said."""
+    was = target.records(collection)[record]
+    target.delete(collection, record)
+    target.upsert(collection, replace(was, **changes))
+
+
+def with_field(name: str, value: Any, collection: str = CORPUS, record: str = ONE) -> Callable[[Database], None]:
+    def spoil(target: Database) -> None:
+        was = target.records(collection)[record].metadata or {}
+        assert name in was
+        assert was[name] != value or type(was[name]) is not type(value)
+        rewrite(target, collection, record, metadata={**was, name: value})
+
+    return spoil
+
+
+def without_field(target: Database) -> None:
+    was = target.records(CORPUS)[ONE].metadata or {}
+    rewrite(target, CORPUS, ONE, metadata={key: value for key, value in was.items() if key != "author"})
+
+
+def null_field(target: Database) -> None:
+    target.client().get_collection(CORPUS, embedding_function=None).update(ids=[ONE], metadatas=[{"author": None}])
+
+
+def stale_field(target: Database) -> None:
+    target.client().get_collection(CORPUS, embedding_function=None).update(ids=[ONE], metadatas=[{"lang": "english"}])
+
+
+def line_as_float(target: Database) -> None:
+    was = target.records(CORPUS)[ONE].metadata or {}
+    rewrite(target, CORPUS, ONE, metadata={**was, "source_line": float(was["source_line"])})
+
+
+def extra(target: Database) -> None:
+    was = target.records(CORPUS)[ONE]
+    target.upsert(CORPUS, replace(was, id="newcomer", document="something else altogether"))
+
+
+def same_content(target: Database) -> None:
+    target.upsert(CORPUS, replace(target.records(CORPUS)[ONE], id="newcomer"))
+
+
+def swapped(target: Database) -> None:
+    records = target.records(CORPUS)
+    rewrite(target, CORPUS, ONE, embedding=records[OTHER].embedding)
+    rewrite(target, CORPUS, OTHER, embedding=records[ONE].embedding)
+
+
+def nudged(target: Database) -> None:
+    vector = target.records(CORPUS)[ONE].embedding.copy()
+    vector[5] += 1e-4
+    rewrite(target, CORPUS, ONE, embedding=vector)
+
+
+def embedded(value: float) -> Callable[[Database], None]:
+    def spoil(target: Database) -> None:
+        rewrite(target, CORPUS, ONE, embedding=np.full(32, value, np.float32))
+
+    return spoil
+
+
+def made_anew(
+    space: str = "cosine", settings: dict[str, int | float] | None = None, dimension: int = 32
+) -> Callable[[Database], None]:
+    def spoil(target: Database) -> None:
+        records = [
+            replace(record, embedding=record.embedding[:dimension]) for record in target.records(CORPUS).values()
+        ]
+        was = target.description(CORPUS)
+        metadata = {key: value for key, value in was["metadata"].items() if not key.startswith("hnsw:")}
+        kept = {key: was["configuration_json"]["hnsw"][key] for key in ("ef_construction", "ef_search")}
+        target.drop(CORPUS)
+        target.put(Made(CORPUS, space, records, metadata, {**kept, **(settings or {})}))
+
+    return spoil
+
+
+def elsewhere(target: Database) -> None:
+    joke = target.records(HUMOR)[JOKE]
+    target.delete(HUMOR, JOKE)
+    target.upsert(CORPUS, joke)
+
+
+def copied(target: Database) -> None:
+    target.upsert(CORPUS, target.records(HUMOR)[JOKE])
+
+
+FAILED, WARNING = "FAILED", "WARNING"
+MUTATIONS = [
+    Mutation("a missing record", lambda target: target.delete(CORPUS, ONE), {1: FAILED}, {1: {ONE}}),
+    Mutation("an extra record", extra, {1: FAILED}, {1: {"newcomer"}}),
+    Mutation("duplicate content", same_content, {1: FAILED, 6: WARNING}, {1: {"newcomer"}, 6: {"newcomer"}}),
+    Mutation("a copy in another collection", copied, {1: FAILED, 6: FAILED}, {1: {JOKE}, 6: {JOKE}}),
+    Mutation("two embeddings swapped", swapped, {2: FAILED}, {2: {ONE, OTHER}}),
+    Mutation("one float off by 1e-4", nudged, {2: FAILED}, {2: {ONE}}),
+    Mutation("a zero vector", embedded(0.0), {2: FAILED}, {2: {ONE}}),
+    Mutation("a vector that becomes NaN", embedded(3e38), {2: FAILED}, {2: {ONE}}),
+    Mutation("another metric", made_anew(space="l2"), {2: FAILED}, {2: {""}}),
+    Mutation("other index settings", made_anew(settings={"ef_search": 37}), {2: WARNING}, {2: {""}}),
+    Mutation("a missing field", without_field, {3: FAILED}, {3: {ONE}}),
+    Mutation("a field that is null", null_field, {3: FAILED}, {3: {ONE}}),
+    Mutation("a field of the old schema", stale_field, {3: FAILED}, {3: {ONE}}),
+    Mutation("another value", with_field("category", "nonsense"), {3: FAILED}, {3: {ONE}}),
+    Mutation(
+        "an empty document that is none",
+        lambda target: rewrite(target, CORPUS, EMPTY, document=None),
+        {3: FAILED},
+        {3: {EMPTY}},
+    ),
+    Mutation("a record in the wrong collection", elsewhere, {5: FAILED}, {5: {JOKE}}),
+    Mutation("an int that is a float", line_as_float, {7: FAILED}, {7: {ONE}}),
+    Mutation("a bool that is a string", with_field("disputed", "false"), {7: FAILED}, {7: {ONE}}),
+    Mutation("a value that is not allowed", with_field("language", "fr"), {7: FAILED}, {7: {ONE}}),
+    Mutation("a value out of range", with_field("authenticity_score", 1.5), {7: FAILED}, {7: {ONE}}),
+    Mutation("a malformed citation", with_field("if_citation_uri", "if:/citation/x"), {8: FAILED}, {8: {ONE}}),
+    Mutation(
+        "a citation of no date",
+        with_field("if_citation_uri", "if://citation/a-2025-02-30"),
+        {8: FAILED},
+        {8: {ONE}},
+    ),
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mutation_is_found_by_its_test_only(migrated: Pair, chromactl: Chromactl, mutation: Mutation) -> None:
+    source, target = migrated
+    mutation.spoil(target)
+    code, report = validated(chromactl, source.url, target.url, target.name)
+    assert not_passed(report) == mutation.tests
+    assert offenders(report) == mutation.named
+    failed = FAILED in mutation.tests.values()
+    assert (code, report["overall_status"]) == ((4, FAILED) if failed else (0, WARNING))
+    assert report["rollback_triggered"] is failed
+    assert bool(report["rollback_reason"]) is failed
+    if mutation.tests != {1: FAILED}:
+        assert report["data_loss_percentage"] == 0.0
+
+
+def test_exchanged_vectors_are_called_so(migrated: Pair, chromactl: Chromactl) -> None:
+    swapped(migrated[1])
+    _, report = validated(chromactl, migrated[0].url, migrated[1].url, migrated[1].name)
+    first = report["tests"][1]["offenders"]["first"]
+    assert {(one["id"], one["actual"]) for one in first} == {
+        (ONE, f"the vector of {OTHER}"),
+        (OTHER, f"the vector of {ONE}"),
+    }
+
+
+def test_a_changed_dimension(migrated: Pair, chromactl: Chromactl) -> None:
+    source, target = migrated
+    made_anew(dimension=16)(target)
+    code, report = validated(chromactl, source.url, target.url, target.name)
+    assert (code, not_passed(report)) == (4, {2: FAILED})
+    assert offenders(report) == {2: set(target.records(CORPUS))}
+    assert report["tests"][1]["offenders"]["first"][0]["what"] == "another dimension"
+
+
+def test_a_collection_that_is_gone(migrated: Pair, chromactl: Chromactl) -> None:
+    source, target = migrated
+    ids = set(target.records(CORPUS))
+    target.drop(CORPUS)
+    code, report = validated(chromactl, source.url, target.url, target.name)
+    assert (code, not_passed(report)) == (4, {1: FAILED, 5: FAILED})
+    assert offenders(report) == {1: ids, 5: {""}}
+    assert report["rollback_reason"] == "Data Loss Detected"
+
+
+def test_an_index_that_lost_a_vector_though_the_counts_are_right(
+    pair: Pair, chromactl: Chromactl, tmp_path: Path
+) -> None:
+    source, _ = pair
+    place = ["--database", source.name, "--json"]
+    assert chromactl("sample", "--url", source.url, *OPTIONS, *place).code == 0
+    old, new = f"snapshot:{tmp_path}/old", f"path:{tmp_path}/new"
+    for ways in (
+        ["--source-url", source.url, *place[:2], "--target-url", old, "--profile", "identity"],
+        ["--source-url", old, "--target-url", new],
+    ):
+        ended = chromactl("migrate", *ways)
+        assert ended.code == 0, ended.err
+    with sqlite3.connect(tmp_path / "new" / "chroma.sqlite3") as connection:
+        gone = connection.execute("DELETE FROM embeddings_queue WHERE id = ?", (ONE,)).rowcount
+    connection.close()
+    assert gone
+    code, report = validated(chromactl, old, new, "default_database")
+    assert (code, not_passed(report)) == (4, {2: FAILED})
+    assert offenders(report) == {2: {ONE}}
+    assert report["tests"][0]["numbers"]["missing"] == 0
+    assert report["rollback_reason"] == "Embedding Corruption"
