@@ -52,7 +52,7 @@ def import_beside(run: Run, work: Work, occupancy: Occupancy, target: Target) ->
             run.conclude(work, work.prove, held, staged, list(staged.values()), target)
     with run.resumable():
         swapped = _staged_by_checkpoint(run, plan)
-        if run.resumed and run.config.target.location.kind in DATABASES:
+        if run.resumed:
             _refuse_losses(run, swapped, target)
         occupancy.refuse_newcomers([entry for entry in plan.targets if entry.name in swapped], swapped)
         run.report.kept = target.swap(list(swapped.values()), run.name)

@@ -99,8 +99,10 @@ class RunFolder:
             yield from entry.get(_ONLY_ON_DISK, ())
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder and all that is in it; nothing counts as done any more."""
+        with self._lock:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._entries.clear()
 
     def _keep(self, entry: Entry) -> None:
         # Rejects can be many and are wanted once, at the end.
