@@ -243,6 +243,20 @@ def test_a_target_that_somebody_changed_meanwhile_is_refused_as_it_is(place: Wat
     assert_holds(target.records("pets"), [foreign if one.id == foreign.id else one for one in REST], "l2")
 
 
+def test_after_both_have_changed_the_whole_way_is_gone_again(place: Watched) -> None:
+    """What was read for a delta run that cannot be does not count as exported."""
+    source, target = place.source, place.target
+    source.put(Made("pets", "l2", REST))
+    place.report()
+    changed = [replace(REST[2], document="ours"), *plain(2, prefix="new")]
+    source.upsert("pets", *changed)
+    target.upsert("pets", replace(REST[5], document="theirs"))
+    assert place.run().code == 3
+    report = place.report("--replace")
+    assert_holds(target.records("pets"), [*REST[:2], *REST[3:], *changed], "l2")
+    assert target.records(report["kept"]["pets"])[REST[5].id].document == "theirs"
+
+
 def test_a_collection_that_came_to_the_source_is_migrated_and_the_others_are_kept(place: Watched) -> None:
     source, target = place.source, place.target
     source.put(Made("pets", "l2", REST))

@@ -124,3 +124,7 @@ def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
     folder.note("import", "pets", 0)
     folder.remove()
     assert not (tmp_path / "run").exists()
+    assert folder.entry("import", "pets", 0) is None
+    folder.make()
+    folder.note("import", "pets", 1)
+    assert numbers(folder, "import") == numbers(RunFolder(tmp_path / "run"), "import") == {("pets", 1)}
