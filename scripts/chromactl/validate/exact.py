@@ -24,7 +24,7 @@ def distances(space: str, queries: NDArray[np.float64], stored: NDArray[np.float
         found = 1.0 - products
     elif space == "cosine":
         lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(stored, axis=1)[None, :]
-        found = 1.0 - np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+        found = 1.0 - np.divide(products, lengths, out=np.zeros_like(products), where=lengths != 0)
     else:
         squares = (queries**2).sum(axis=1)[:, None] + (stored**2).sum(axis=1)[None, :]
         found = np.maximum(squares - 2.0 * products, 0.0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from chromactl import metric
@@ -19,12 +19,17 @@ from chromactl.migrate.passage import Passage, without
 from chromactl.migrate.plan import Piece, Plan, PlannedCollection, PlannedTarget, in_pieces
 from chromactl.reject import Reject
 from chromactl.schema.profile import Profile
-from chromactl.stores.base import Batch, Collection, Source, Unreadable
+from chromactl.stores.base import Batch, Collection, Source
 from chromactl.stores.names import is_work_collection
 from chromactl.validate.part import Extra, Misplaced, Part, Refusals, TargetState, Whole, compare
 
 MOST_UNREADABLE = 50
-"""Lost vectors of one collection after which no more are asked for: a server takes long to say that it has none."""
+"""Lost vectors of one collection after which no more are asked for: a second goes by until each is known as lost."""
+
+PROBED = 40
+"""Records of each collection that are read before all others, to know whether its index has lost any."""
+
+_CAREFUL = 25
 
 
 @dataclass(slots=True)
@@ -75,16 +80,21 @@ class Survey:
         return state
 
     def _probe(self, state: TargetState, collection: Collection, ids: list[str]) -> None:
+        """Prove the metric, and see whether vectors are lost; an index that has none at all is not asked again."""
+        name = state.target.name
         try:
             state.proven = metric.prove(self._new, collection, ids)
-            some = list(dict.fromkeys([ids[0], ids[len(ids) // 2], ids[-1]]))
-            _, lost = self._new.read(collection, some)
+            for count in (3, PROBED):
+                some = list(dict.fromkeys(ids[number * (len(ids) - 1) // (count - 1)] for number in range(count)))
+                _, unreadable = self._new.read(collection, some)
+                lost = [record for entry in unreadable for record in entry.ids]
+                self._unreadable[name] += len(lost)
+                if len(lost) == len(some):
+                    self._unreadable[name] = MOST_UNREADABLE + 1
+                    state.index_error = unreadable[0].reason
+                    return
         except ChromactlError as error:
             state.index_error = str(error)
-            return
-        if sum(len(entry.ids) for entry in lost) == len(some):
-            self._unreadable[state.target.name] = MOST_UNREADABLE + 1
-            state.index_error = lost[0].reason
 
     # The pass
 
@@ -145,26 +155,32 @@ class Survey:
         for name, wanted in look.parts.items():
             state = self.whole.targets[name]
             if state.collection is not None and len(wanted):
-                look.compared.append(self._compare(state, state.collection, wanted))
+                look.compared += self._compare(state, state.collection, wanted)
             elif len(wanted):
                 look.compared.append(compare(state.target, wanted, wanted.take([]), [], {}))
         look.parts = {}
 
     def _compare(
         self, state: TargetState, collection: Collection, wanted: Batch, found_in: PlannedTarget | None = None
-    ) -> Part:
+    ) -> Iterator[Part]:
+        """Read what should be there. Of records whose vectors are lost, and of too many such, only the texts."""
         name = (found_in or state.target).name
-        unreadable: list[Unreadable] = []
-        with self._lock:
-            whole = self._unreadable[name] <= MOST_UNREADABLE
-        if whole:
-            found, unreadable = self._new.read(collection, wanted.ids)
-            with self._lock:
-                self._unreadable[name] += sum(len(entry.ids) for entry in unreadable)
-        else:
-            found = self._new.read_text(collection, wanted.ids)
         rules = self._profile.rules(state.target.rule)
-        return compare(state.target, wanted, found, unreadable, rules, collection=name, whole=whole)
+        for some in wanted.slices(_CAREFUL if self._unreadable[name] else len(wanted)):
+            lost: set[str] = set()
+            if self._unreadable[name] <= MOST_UNREADABLE:
+                found, unreadable = self._new.read(collection, some.ids)
+                lost = {record for entry in unreadable for record in entry.ids}
+                with self._lock:
+                    self._unreadable[name] += len(lost)
+                good = without(some, lost)
+                yield compare(state.target, good, found, unreadable, rules, collection=name)
+            else:
+                lost = set(some.ids)
+            if lost:
+                blind = some.take([row for row, record in enumerate(some.ids) if record in lost])
+                texts = self._new.read_text(collection, blind.ids)
+                yield compare(state.target, blind, texts, [], rules, collection=name, whole=False)
 
     def _show(self, look: _Look) -> None:
         if look.rejects:
@@ -214,8 +230,8 @@ class Survey:
             for ids in in_pieces([record for _, record in entries]):
                 batch, _ = self._old.read(planned.source, ids)
                 wanted = self._passage.through(planned, batch).parts.get(should.target.name)
-                if wanted is not None:
-                    self._seen(self._compare(should, found.collection, wanted, found.target))
+                for part in self._compare(should, found.collection, wanted, found.target) if wanted else ():
+                    self._seen(part)
 
     def _copies(self, name: str, state: TargetState) -> None:
         """Of what is extra, the ids that another collection rightly has."""

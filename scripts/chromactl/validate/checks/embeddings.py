@@ -23,6 +23,15 @@ HELD = 1000
 """Differing vectors that are kept to see whether they were exchanged."""
 
 _CLOSE = 1e-4
+_WORDS = {
+    "index": "an index does not answer",
+    "metric": "another metric",
+    "dimension": "of another dimension",
+    "lost": "not given back by the index",
+    "not finite": "not finite",
+    "zero": "zero",
+    "different": "different",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,9 @@ class EmbeddingCheck(Check):
     def observe(self, part: Part) -> None:
         """Compare the vectors of these records."""
         found = [
-            Offender(part.collection, record, "the index does not give it back", "embedding", "a vector", entry.reason)
+            Offender(
+                part.collection, record, "the index does not give it back", "embedding", "a vector", entry.reason[-60:]
+            )
             for entry in part.unreadable
             for record in entry.ids
         ]
@@ -135,10 +146,11 @@ class EmbeddingCheck(Check):
 
     def result(self) -> CheckResult:
         """Failed for any vector or metric that is not right; a warning for other index settings."""
+        unread = self._unread - self._kinds["lost"]  # the texts of lost ones were read too
         numbers = {
             "compared": self._compared,
             "rounded": self._rounded,
-            "not_read": self._unread,
+            "not_read": unread,
             "by_kind": {kind: count for kind, count in self._kinds.items() if count},
             "metric_proven": self._metrics,
             "index_settings_differ": self._settings,
@@ -149,15 +161,15 @@ class EmbeddingCheck(Check):
                 f"{plural(self._rounded, 'vector')} of cosine collections equal within a relative "
                 f"{COSINE_TOLERANCE:g}: the server's own rounding"
             )
-        if self._unread:
-            notes.append(f"the vectors of {plural(self._unread, 'more record')} were not read: their index is broken")
-        wrong = [f"{count:,} {kind}" for kind, count in self._kinds.items() if count]
+        if unread:
+            notes.append(f"the vectors of {plural(unread, 'more record')} were not asked for: their index is broken")
+        wrong = [f"{words} ({self._kinds[kind]:,})" for kind, words in _WORDS.items() if self._kinds[kind]]
         if wrong:
             hint = (
                 "Vectors that differ cannot be mended in place: roll back and migrate again. If the index does not "
                 "give them back, it has lost them though the counts are right: rebuild it from a snapshot."
             )
-            return self._result(Status.FAILED, f"wrong: {', '.join(wrong)}", numbers, hint=hint, notes=notes)
+            return self._result(Status.FAILED, f"vectors: {', '.join(wrong)}", numbers, hint=hint, notes=notes)
         summary = f"all {plural(self._compared, 'vector')} equal"
         if self._settings:
             hint = "Index settings change recall and speed, not data; set them in the profile or accept them."
