@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -234,25 +235,61 @@ def test_a_collection_that_is_gone(migrated: Pair, chromactl: Chromactl) -> None
     assert report["rollback_reason"] == "Data Loss Detected"
 
 
-def test_an_index_that_lost_a_vector_though_the_counts_are_right(
-    pair: Pair, chromactl: Chromactl, tmp_path: Path
-) -> None:
-    source, _ = pair
-    place = ["--database", source.name, "--json"]
-    assert chromactl("sample", "--url", source.url, *OPTIONS, *place).code == 0
-    old, new = f"snapshot:{tmp_path}/old", f"path:{tmp_path}/new"
-    for ways in (
-        ["--source-url", source.url, *place[:2], "--target-url", old, "--profile", "identity"],
-        ["--source-url", old, "--target-url", new],
+@pytest.fixture
+def directories(pair: Pair, chromactl: Chromactl, tmp_path: Path) -> tuple[str, str, str]:
+    """The sample as a snapshot, as a directory of its own, and migrated into another directory."""
+    place = ["--database", pair[0].name]
+    assert chromactl("sample", "--url", pair[0].url, *OPTIONS, *place).code == 0
+    snapshot, old, new = f"snapshot:{tmp_path}/snapshot", f"path:{tmp_path}/old", f"path:{tmp_path}/new"
+    for way in (
+        ["--source-url", pair[0].url, *place, "--target-url", snapshot, "--profile", "identity"],
+        ["--source-url", snapshot, "--target-url", old, "--profile", "identity"],
+        ["--source-url", snapshot, "--target-url", new],
     ):
-        ended = chromactl("migrate", *ways)
+        ended = chromactl("migrate", *way)
         assert ended.code == 0, ended.err
-    with sqlite3.connect(tmp_path / "new" / "chroma.sqlite3") as connection:
-        gone = connection.execute("DELETE FROM embeddings_queue WHERE id = ?", (ONE,)).rowcount
-    connection.close()
+    return snapshot, old, new
+
+
+def lose(directory: str, statement: str) -> int:
+    """Take vectors out of an index, and leave the counts as they are; how many."""
+    with contextlib.closing(sqlite3.connect(f"{directory.removeprefix('path:')}/chroma.sqlite3")) as connection:
+        with connection:
+            gone = connection.execute(f"DELETE FROM embeddings_queue WHERE {statement}").rowcount  # noqa: S608
     assert gone
+    return gone
+
+
+def test_an_index_that_lost_a_vector_though_the_counts_are_right(
+    directories: tuple[str, str, str], chromactl: Chromactl
+) -> None:
+    old, _, new = directories
+    lose(new, f"id = '{ONE}'")
     code, report = validated(chromactl, old, new, "default_database")
     assert (code, not_passed(report)) == (4, {2: FAILED})
     assert offenders(report) == {2: {ONE}}
-    assert report["tests"][0]["numbers"]["missing"] == 0
+    numbers = report["tests"][0]["numbers"]
+    assert (numbers["missing"], numbers["new"]) == (0, 200)
     assert report["rollback_reason"] == "Embedding Corruption"
+
+
+def test_an_index_that_lost_all_is_not_asked_for_each(directories: tuple[str, str, str], chromactl: Chromactl) -> None:
+    old, _, new = directories
+    count = lose(new, "id LIKE 'corpus%'")
+    code, report = validated(chromactl, old, new, "default_database")
+    assert (code, not_passed(report)[2], report["rollback_reason"]) == (4, FAILED, "Embedding Corruption")
+    assert offenders(report)[2] == {""}
+    assert report["tests"][1]["numbers"]["not_read"] == count
+    assert report["tests"][2]["numbers"]["compared"] == 200
+
+
+def test_what_the_old_side_lost_since_is_not_held_against_the_new(
+    directories: tuple[str, str, str], chromactl: Chromactl
+) -> None:
+    _, old, new = directories
+    lose(old, f"id = '{ONE}'")
+    code, report = validated(chromactl, old, new, "default_database")
+    assert (code, not_passed(report)) == (0, {1: WARNING})
+    assert offenders(report) == {1: {ONE}}
+    assert report["tests"][0]["numbers"]["unverified"] == 1
+    assert report["data_loss_percentage"] == 0.0

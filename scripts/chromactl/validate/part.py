@@ -10,6 +10,9 @@ from chromactl.reject import Reject
 from chromactl.stores.base import Batch, Collection, Unreadable
 from chromactl.validate.fields import FieldDifference, Rules, differences, rounded
 
+UNREADABLE = "unreadable_record"
+"""Why a record is not compared that the old side lists and cannot give back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -105,7 +108,7 @@ class Whole:
     """What only the whole shows.
 
     `misplaced` records count neither as missing nor as extra. `copies` are ids that are in their place, and once more
-    in another collection.
+    in another collection. `unverified` records are on the new side, and the old one cannot give them back any more.
     """
 
     plan: Plan
@@ -113,6 +116,7 @@ class Whole:
     misplaced: list[Misplaced] = field(default_factory=list)
     copies: list[Misplaced] = field(default_factory=list)
     rejected: int = 0
+    unverified: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     not_named: list[str] = field(default_factory=list)
 

@@ -21,7 +21,7 @@ from chromactl.reject import Reject
 from chromactl.schema.profile import Profile
 from chromactl.stores.base import Batch, Collection, Source
 from chromactl.stores.names import is_work_collection
-from chromactl.validate.part import Extra, Misplaced, Part, Refusals, TargetState, Whole, compare
+from chromactl.validate.part import UNREADABLE, Extra, Misplaced, Part, Refusals, TargetState, Whole, compare
 
 MOST_UNREADABLE = 50
 """Lost vectors of one collection after which no more are asked for: a second goes by until each is known as lost."""
@@ -129,9 +129,7 @@ class Survey:
         passed = self._passage.through(piece.planned, batch)
         look.parts = passed.parts
         look.rejects = passed.rejects + [
-            Reject(record, "record", "unreadable_record", entry.reason[:200])
-            for entry in unreadable
-            for record in entry.ids
+            Reject(record, "record", UNREADABLE, entry.reason[:200]) for entry in unreadable for record in entry.ids
         ]
 
     def _settle(self, look: _Look) -> None:
@@ -148,8 +146,22 @@ class Survey:
         reasons: dict[str, str] = {}
         for reject in look.rejects:
             reasons.setdefault(reject.id, reject.reason)
+        for record in [one for one, reason in reasons.items() if reason == UNREADABLE]:
+            if self._is_there(look.piece, record):
+                self.whole.unverified += 1
+                del reasons[record]
         self.whole.rejected += len(reasons)
         self.whole.reasons.update(reasons.values())
+
+    def _is_there(self, piece: Piece, record: str) -> bool:
+        """Whether the new side has a record that the old one cannot give back any more; then it is not extra."""
+        there = False
+        for target in self._plan.feeds(piece.planned.name):
+            new = self._profile.target_id(piece.planned.name, target.rule, record)
+            if new in self._kept[target.name]:
+                self._kept[target.name].remove(new)
+                there = True
+        return there
 
     def _read_new(self, look: _Look) -> None:
         for name, wanted in look.parts.items():

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from chromactl.validate.checks.base import Check, plural
 from chromactl.validate.findings import CheckResult, Offender, Status
-from chromactl.validate.part import Refusals, Whole
+from chromactl.validate.part import UNREADABLE, Refusals, Whole
 
 
 class CountCheck(Check):
@@ -22,7 +22,7 @@ class CountCheck(Check):
     def observe_refusals(self, refusals: Refusals) -> None:
         """Name what the profile or Chroma's rules leave out."""
         self.findings.add(
-            Offender(refusals.source, reject.id, f"left out: {reject.reason}", reject.field, "", reject.value)
+            Offender(refusals.source, reject.id, _what(reject.reason), reject.field, "", reject.value)
             for reject in refusals.rejects
         )
 
@@ -51,6 +51,7 @@ class CountCheck(Check):
             "missing": whole.missing,
             "extra": extra,
             "left_out": whole.rejected,
+            "unverified": whole.unverified,
             "left_out_by_reason": dict(whole.reasons),
             "data_loss_percentage": round(100 * whole.lost, 4),
         }
@@ -63,11 +64,15 @@ class CountCheck(Check):
             )
             return self._result(Status.FAILED, "; ".join(found), numbers, hint=hint)
         summary = f"all {plural(new, 'record')} that should be there, and no others"
-        if whole.rejected:
-            return self._result(
-                Status.WARNING,
-                f"{summary}; {whole.rejected:,} of the old side could not be migrated",
-                numbers,
-                hint="Look at what was left out and why; correct the records or the profile, and migrate again.",
-            )
+        if whole.rejected or whole.unverified:
+            if whole.rejected:
+                summary += f"; {whole.rejected:,} of the old side could not be migrated"
+            if whole.unverified:
+                summary += f"; {whole.unverified:,} could not be compared, the old side does not give them back"
+            hint = "Look at what was left out and why; correct the records or the profile, and migrate again."
+            return self._result(Status.WARNING, summary, numbers, hint=hint)
         return self._result(Status.PASSED, summary, numbers)
+
+
+def _what(reason: str) -> str:
+    return "the old side does not give it back" if reason == UNREADABLE else f"left out: {reason}"
