@@ -87,7 +87,7 @@ def cli() -> None:
 @option("--profile", default="sergio", show_default=True, help="The schema: sergio, identity, or a YAML file.")
 @option("--collection", multiple=True, help="Only this collection; can be given more than once.")
 @option("--rename", multiple=True, metavar="OLD=NEW", help="What would be OLD in the target is to be NEW; repeatable.")
-@option("--batch-size", default=1000, show_default=True, type=click.IntRange(1), help="Records a write request.")
+@option("--batch-size", default=500, show_default=True, type=click.IntRange(1), help="Records a write, 500 at most.")
 @option("--workers", default=2, show_default=True, type=click.IntRange(1, 16), help="Requests to each side at once.")
 @option("--strict-phases", is_flag=True, help="End each phase before the next; nothing is written before the gate.")
 @option(

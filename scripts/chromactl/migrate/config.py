@@ -26,7 +26,7 @@ class MigrateConfig:
     checkpoint_dir: Path
     log_dir: Path
     backup_dir: Path
-    batch_size: int = 1000
+    batch_size: int = 500
     workers: int = 2
     max_reject_rate: float = 0.05
     collections: tuple[str, ...] = ()

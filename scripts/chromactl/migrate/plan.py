@@ -21,7 +21,7 @@ from chromactl.stores.names import LONGEST_NAME, is_work_collection
 
 log = logging.getLogger(__name__)
 
-PIECE_RECORDS = 1000
+PIECE_RECORDS = 500
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]+[a-zA-Z0-9]")
 _PLAN = "plan.json"

@@ -115,6 +115,11 @@ class HttpStore:
     def _not_chroma(self, seen: str) -> str:
         return f"{self.url}: what answers is not a ChromaDB ({seen} from /api/v2/heartbeat); check the address and port"
 
+    @property
+    def serves_many(self) -> bool:
+        """Servers before 1.x are one Python interpreter: a second reader only makes it switch between the two."""
+        return self._modern
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
