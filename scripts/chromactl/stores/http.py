@@ -79,6 +79,8 @@ class HttpStore:
         self._root = self._dialect.database
         preflight = self._http.get(self._dialect.PREFLIGHT)
         self.max_batch = int(preflight.get("max_batch_size", 300))
+        # Of servers before 1.x, by collection: where in the list of ids each page begins.
+        self._places: dict[str, dict[str, int]] = {}
         # 1.x is told by what it can do; its version number is a constant.
         self._modern = bool(preflight.get("supports_base64_encoding", False))
         try:
@@ -182,15 +184,39 @@ class HttpStore:
             body = {"include": []} if limit is None else {"include": [], "limit": limit, "offset": offset}
             return list(self._get(collection, body)["ids"])
 
-        return all_ids(self._quota, lambda: self.count(collection), some)
+        found = all_ids(self._quota, lambda: self.count(collection), some)
+        if not self._modern:
+            self._places[collection.key] = {found[at]: at for at in range(0, len(found), READ_RECORDS)}
+        return found
 
     def read(self, collection: Collection, ids: Sequence[str]) -> tuple[Batch, list[Unreadable]]:
         """The records of these ids that still exist, and those the server cannot give back."""
         batches: list[Batch] = []
         unreadable: list[Unreadable] = []
         for page in self._quota.pages(ids, READ_RECORDS):
-            self._read_or_halve(collection, page, batches, unreadable)
+            if (batch := self._in_its_place(collection, page)) is not None:
+                batches.append(batch)
+            else:
+                self._read_or_halve(collection, page, batches, unreadable)
         return concatenate(batches, collection.spec.dimension or 0), unreadable
+
+    def _in_its_place(self, collection: Collection, ids: list[str]) -> Batch | None:
+        """The page by its place in the list of ids, if it is there still; else None.
+
+        Servers before 1.x need a tenth less for it than by ids. What moves the records (a delete, say) shows in the
+        ids that come, and is read by ids from then on.
+        """
+        at = self._places.get(collection.key, {}).get(ids[0])
+        if at is None:
+            return None
+        try:
+            found = self._get(collection, {"limit": len(ids), "offset": at, "include": _EVERYTHING})
+        except RequestError:
+            return None
+        if found["ids"] == ids:
+            return answer.batch(found)
+        self._places.pop(collection.key, None)
+        return None
 
     def _read_or_halve(
         self, collection: Collection, ids: list[str], batches: list[Batch], unreadable: list[Unreadable]
