@@ -72,8 +72,7 @@ class Work:
         workers = self._config.workers
         steps: dict[str, _Step] = {}
         export = Export(source, self.folder) if source is not None else _nothing
-        readers = workers if source is not None and source.serves_many else 1
-        steps["export"] = _Step(export, readers, self.exported, total)
+        steps["export"] = _Step(export, workers, self.exported, total)
         steps["examine"] = _Step(self._judged(examine), 0, lambda: self._examined(examine), total)
         if self.land is not None:
             steps["import"] = _Step(self.land, workers, self._imported, total)

@@ -131,10 +131,6 @@ class Source(Protocol):
 
     url: str
 
-    @property
-    def serves_many(self) -> bool:
-        """Whether several requests at once are answered sooner than one after the other."""
-
     def databases(self) -> list[str]:
         """The names of all databases of the tenant.
 

@@ -85,11 +85,6 @@ class FileSource:
         """
         raise PreconditionError(f"{self.url}: holds the collections of one database, without its name")
 
-    @property
-    def serves_many(self) -> bool:
-        """Files are read by this process, which decodes one batch at a time."""
-        return False
-
     def collections(self) -> list[Collection]:
         """Every collection in the file, by name."""
         return sorted(self._collections.values(), key=lambda collection: collection.name)

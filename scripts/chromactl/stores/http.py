@@ -83,6 +83,9 @@ class HttpStore:
         self._places: dict[str, dict[str, int]] = {}
         # 1.x is told by what it can do; its version number is a constant.
         self._modern = bool(preflight.get("supports_base64_encoding", False))
+        if not self._modern:
+            # A Python server: two requests at once only make its interpreter switch between them.
+            self._http.take_turns()
         try:
             self._http.get(self._dialect.database)
         except RequestError as error:
@@ -116,11 +119,6 @@ class HttpStore:
 
     def _not_chroma(self, seen: str) -> str:
         return f"{self.url}: what answers is not a ChromaDB ({seen} from /api/v2/heartbeat); check the address and port"
-
-    @property
-    def serves_many(self) -> bool:
-        """Servers before 1.x are one Python interpreter: a second reader only makes it switch between the two."""
-        return self._modern
 
     def close(self) -> None:
         """Close the connections."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -107,6 +109,7 @@ class Transport:
         self.side = side
         self.network = network or Network()
         self._answered = False
+        self._turn: AbstractContextManager[object] = nullcontext()
         headers = {"content-type": "application/json", "accept": "application/json"}
         if token is not None:
             # Servers up to 0.6.3 and gateways read one of these two, by their configuration.
@@ -121,6 +124,10 @@ class Transport:
             headers=headers,
             verify=self.network.trust(),
         )
+
+    def take_turns(self) -> None:
+        """From now on one request at a time; while one thread decodes its answer, the next one's is under way."""
+        self._turn = threading.Lock()
 
     def close(self) -> None:
         """Close the connections."""
@@ -223,15 +230,16 @@ class Transport:
         return decoded
 
     def _exchange(self, method: str, path: str, content: bytes | None) -> _Answer:
-        deadline = time.monotonic() + self.network.timeout_seconds
-        parts: list[bytes] = []
-        with self._client.stream(method, self.url + path, content=content) as response:
-            for part in response.iter_bytes():
-                parts.append(part)
-                # The client's own limit starts anew with every piece: an answer that drips would never end.
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer began, and did not end")
-            return _Answer(response.status_code, response.headers, b"".join(parts))
+        with self._turn:
+            deadline = time.monotonic() + self.network.timeout_seconds
+            parts: list[bytes] = []
+            with self._client.stream(method, self.url + path, content=content) as response:
+                for part in response.iter_bytes():
+                    parts.append(part)
+                    # The client's own limit starts anew with every piece: an answer that drips would never end.
+                    if time.monotonic() > deadline:
+                        raise httpx.ReadTimeout("the answer began, and did not end")
+                return _Answer(response.status_code, response.headers, b"".join(parts))
 
     def _busy(self, answer: _Answer) -> _Passing | ChromactlError:
         words = f"{self.url}: the server answers {answer.status} ({_message(answer)})"
