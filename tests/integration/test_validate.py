@@ -109,7 +109,12 @@ def test_odd_records_of_every_version_pass(
         chromactl, source.url, target.url, "--old-token-file", "token", "--new-database", target.name, *options
     )
     assert ended.code == 0, ended.err
-    assert statuses(ended) == [*ALL[:7], "SKIPPED"]
+    # HNSW is built by chance, and a copy of a collection of 120 records may miss two of ten: that is a warning, by the
+    # rule for single queries, also of a good copy.
+    found = statuses(ended)
+    assert [*found[:3], *found[4:]] == [*ALL[:6], "SKIPPED"]
+    assert found[3] in ("PASSED", "WARNING")
+    assert ended.json["semantic_divergence_percentage"] < 10
     assert {one["name"] for one in ended.json["collections"]} == set(source.names())
 
 
