@@ -1,7 +1,7 @@
 """The one pass over everything: old records, through the profile, beside what the new side has under their ids.
 
-Ids are taken first, then records by id in pieces of a thousand; readers of both sides work at the same time, and the
-checks see one piece after the other. Only ids are kept, never all records.
+Ids are taken first, then records by id in a plan's pieces; readers of both sides work at the same time, and the checks
+see one piece after the other. Only ids are kept, never all records.
 """
 
 from __future__ import annotations
