@@ -34,7 +34,7 @@ MOMENTS: dict[str, Callable[[Running], bool]] = {
 
 def arguments(source: Database, target: str) -> list[str]:
     place = ["--source-url", source.url, "--target-url", target, "--database", source.name]
-    return ["migrate", *place, "--profile", "identity", "--json", "--batch-size", "50"]
+    return ["migrate", *place, "--profile", "identity", "--json", "--batch-size", "25"]
 
 
 def check(target: Database) -> None:
