@@ -32,6 +32,7 @@ from chromactl.migrate.report import Report
 from chromactl.migrate.run import Run
 from chromactl.migrate.work import Work
 from chromactl.stores.base import Source
+from chromactl.stores.directory import remove_abandoned_copies
 from chromactl.stores.opening import open_source, open_target
 
 
@@ -52,6 +53,8 @@ def migrate(config: MigrateConfig, console: Console, log_file: Path | None = Non
             run = Run(replace(config, checkpoint_dir=Path(folder)), console, log_file)
             return _dry(stack.enter_context(contextlib.closing(run)), config)
         stack.enter_context(locked(config.target))
+        # A run that was killed leaves the copy of a directory, and the one that takes it up may not need another.
+        remove_abandoned_copies()
         for needed in (config.checkpoint_dir, config.log_dir, config.backup_dir):
             files.make_folder(needed)
         return _whole(stack.enter_context(contextlib.closing(Run(config, console, log_file))))

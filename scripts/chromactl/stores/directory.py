@@ -96,7 +96,7 @@ class DirectoryStore(HttpTarget):
     def _copy(self, directory: Path) -> Path:
         check_is_database(directory)
         _check_nobody_has_it_open(directory)
-        _remove_abandoned_copies()
+        remove_abandoned_copies()
         work = self._stack.enter_context(_work_folder())
         need = _bytes_in(directory)
         if files.free_bytes(work) < need * 1.1:
@@ -163,7 +163,7 @@ def _work_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_abandoned_copies() -> None:
+def remove_abandoned_copies() -> None:
     """Remove the copies of our own user's processes that were killed; they may be as large as a database."""
     for folder in Path(tempfile.gettempdir()).glob(f"{COPIES}*"):
         with contextlib.suppress(OSError):
