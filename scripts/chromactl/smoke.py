@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -19,6 +19,8 @@ from chromactl.stores.names import is_work_collection
 REPEATS = 5
 RESULTS = 5
 LIMIT_MS = 300.0
+
+Entry = TypeVar("Entry")
 
 
 class Query(BaseModel):
@@ -90,17 +92,29 @@ def read_queries(path: Path) -> list[Query]:
     """The queries in a file: a JSON list of {"text", "collection" (or null), "category", "where" (optional)}.
 
     Raises:
+        UsageError: as in `read_entries`.
+    """
+    return read_entries(path, Query)
+
+
+def read_entries(path: Path, kind: type[Entry]) -> list[Entry]:
+    """The entries of this kind in a file of test queries, a JSON list.
+
+    Raises:
         UsageError: there is no such file, it is not of that form, or empty.
     """
     try:
-        queries = TypeAdapter(list[Query]).validate_python(orjson.loads(path.read_bytes()))
+        queries: list[Entry] = TypeAdapter(list[kind]).validate_python(  # type: ignore[valid-type]
+            orjson.loads(path.read_bytes())
+        )
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check --test-queries") from error
     except orjson.JSONDecodeError as error:
         raise UsageError(f"{path}: not JSON ({error})") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {what}") from error
     if not queries:
         raise UsageError(f"{path}: holds no queries")
     return queries

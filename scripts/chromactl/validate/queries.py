@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from chromactl.embedding import hashing_embeddings
 from chromactl.errors import PreconditionError, UsageError
 from chromactl.migrate.plan import Plan, PlannedCollection, PlannedTarget
+from chromactl.smoke import read_entries
 from chromactl.stores.base import Source
 
 
@@ -44,19 +44,7 @@ def read_queries(path: Path) -> list[TestQuery]:
     Raises:
         UsageError: there is no such file, it is not of that form, or empty.
     """
-    try:
-        queries = TypeAdapter(list[TestQuery]).validate_python(orjson.loads(path.read_bytes()))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); check --test-queries") from error
-    except orjson.JSONDecodeError as error:
-        raise UsageError(f"{path}: not JSON ({error})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{path}: entry {'.'.join(map(str, first['loc']))}: {what}") from error
-    if not queries:
-        raise UsageError(f"{path}: holds no queries")
-    return queries
+    return read_entries(path, TestQuery)
 
 
 @dataclass(frozen=True, slots=True)

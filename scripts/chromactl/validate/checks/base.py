@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from chromactl.validate.findings import CheckResult, Findings, Offender, Status,
 from chromactl.validate.part import Extra, Part, Refusals, Whole
 
 
-class Check:
+class Check(ABC):
     """One test. Parts and extras come one at a time; `finish` comes after the last of them, `result` at the end."""
 
     number: ClassVar[int]
@@ -20,21 +21,21 @@ class Check:
     def __init__(self, write: Write) -> None:
         self.findings = Findings(self.number, write)
 
-    def observe(self, part: Part) -> None:
+    def observe(self, part: Part) -> None:  # noqa: B027 (a check that has nothing to look at here does nothing)
         """Look at some records."""
 
-    def observe_extra(self, extra: Extra) -> None:
+    def observe_extra(self, extra: Extra) -> None:  # noqa: B027 (a check that has nothing to look at here does nothing)
         """Look at some records that should not be there."""
 
-    def observe_refusals(self, refusals: Refusals) -> None:
+    def observe_refusals(self, refusals: Refusals) -> None:  # noqa: B027 (a check that has nothing to look at here does nothing)
         """Look at what cannot be on the new side."""
 
-    def finish(self, whole: Whole) -> None:
+    def finish(self, whole: Whole) -> None:  # noqa: B027 (a check that has nothing to look at here does nothing)
         """Look at what only the whole shows."""
 
+    @abstractmethod
     def result(self) -> CheckResult:
         """What it comes to."""
-        raise NotImplementedError
 
     def _result(
         self,
