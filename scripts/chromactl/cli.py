@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 import orjson
 
-from chromactl import __version__, logs
+from chromactl import __version__, interrupt, logs
 from chromactl.console import Console
 from chromactl.errors import ChromactlError, DataDiffersError, UsageError
 from chromactl.location import NOWHERE
@@ -45,8 +43,6 @@ from chromactl.validate.command import validate_options
 
 log = logging.getLogger(__name__)
 
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 _DATABASE = "A database: http://host:port, https://…, path:/dir, snapshot:/dir or file.json."
 
 
@@ -302,8 +298,7 @@ def _result(body: dict[str, Any], as_json: bool) -> None:
 def main() -> None:
     """Run the command line and end the process with the documented exit code."""
     keep_small()
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
+    interrupt.heed()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -316,9 +311,9 @@ def run(arguments: list[str]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _failed("interrupted; the same command goes on from here", EXIT_INTERRUPTED)
-    except _TerminatedError:
-        return _failed("terminated; the same command goes on from here", EXIT_TERMINATED)
+        return _failed("interrupted; the same command goes on from here", interrupt.EXIT_CODES[signal.SIGINT])
+    except interrupt.TerminatedError:
+        return _failed("terminated; the same command goes on from here", interrupt.EXIT_CODES[signal.SIGTERM])
     except ChromactlError as error:
         log.debug("the error's origin", exc_info=error)
         return _failed(str(error), error.exit_code)
@@ -333,15 +328,3 @@ def _failed(message: str, code: int) -> int:
     log.info("ended with exit code %d: %s", code, message)
     click.echo(f"chromactl: {message}", err=True)
     return code
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM came."""
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
-    """What is under way is finished and noted; a second signal does not wait for that."""
-    code = EXIT_INTERRUPTED if signum == signal.SIGINT else EXIT_TERMINATED
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(code))
-    raise KeyboardInterrupt if signum == signal.SIGINT else _TerminatedError

@@ -208,11 +208,42 @@ def test_files_do_not_know_of_databases(tmp_path: Path) -> None:
         store.close()
 
 
-@pytest.mark.parametrize("number", ["9223372036854775808", "-9223372036854775809", "1" + "0" * 400])
-def test_an_integer_that_no_chroma_keeps_is_refused_and_not_bent(tmp_path: Path, number: str) -> None:
-    path = json_file(tmp_path / "b.json", entry(records=[record(metadata={"n": 123454321})]))
+TOO_LARGE = ["9223372036854775808", "-9223372036854775809", "1" + "0" * 400]
+
+
+def with_number(path: Path, number: str, body: dict[str, Any]) -> Path:
+    """A file with the number where the body has 123454321; orjson could not write it."""
+    json_file(path, body)
     path.write_bytes(path.read_bytes().replace(b"123454321", number.encode()))
-    with pytest.raises(NotChromaError, match=number[:20]):
+    return path
+
+
+@pytest.mark.parametrize("value", [123454321, [1, 123454321], {"deep": 123454321}])
+@pytest.mark.parametrize("number", TOO_LARGE)
+def test_a_record_with_an_integer_that_no_chroma_keeps_is_unreadable_and_not_bent(
+    tmp_path: Path, number: str, value: object
+) -> None:
+    records = [record(), {**record(metadata={"n": value}), "id": "large"}]
+    store = JsonStore(with_number(tmp_path / "b.json", number, entry(records=records)))
+    (collection,) = store.collections()
+    assert store.ids(collection) == ["a", "large"]
+    assert store.count(collection) == 2
+    batch, (lost,) = store.read(collection, ["large", "a"])
+    assert batch.ids == ["a"]
+    assert lost.ids == ["large"]
+    assert f"the integer {number[:40]}" in lost.reason
+
+
+@pytest.mark.parametrize("number", TOO_LARGE)
+def test_a_collection_with_an_integer_that_no_chroma_keeps_is_refused(tmp_path: Path, number: str) -> None:
+    path = with_number(tmp_path / "b.json", number, entry(metadata={"n": 123454321}))
+    with pytest.raises(NotChromaError, match=f"holds the integer {number[:40]}"):
+        JsonStore(path)
+
+
+def test_a_number_that_no_float_holds_is_damage(tmp_path: Path) -> None:
+    path = with_number(tmp_path / "b.json", "1" + "0" * 400, entry(records=[record(embedding=[1.0, 123454321])]))
+    with pytest.raises(NotChromaError, match="damaged"):
         JsonStore(path)
 
 

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from chromactl import interrupt
+
 T = TypeVar("T")
 
 
@@ -23,10 +25,11 @@ class Stage(Generic[T]):
 def flow(pieces: Iterable[T], stages: Iterable[Stage[T]]) -> None:
     """Put every piece through all stages; while one piece is in a stage, others are in other stages.
 
-    Between stages pieces keep their order. When a stage raises, or the caller is interrupted, no further piece
-    begins a stage; those that are in one finish it first.
+    Between stages pieces keep their order. When a stage raises, or a signal comes, no further piece begins a stage;
+    those that are in one finish it first.
     """
     with ExitStack() as stack:
+        stack.enter_context(interrupt.held())
         stream: Iterator[T] = iter(pieces)
         for stage in stages:
             if stage.workers:
@@ -47,6 +50,7 @@ class _pool(ThreadPoolExecutor):
 
 def _inline(pieces: Iterator[T], do: Callable[[T], None]) -> Iterator[T]:
     for piece in pieces:
+        interrupt.let_through()
         do(piece)
         yield piece
 
@@ -60,8 +64,11 @@ def _through(pieces: Iterator[T], do: Callable[[T], None], pool: ThreadPoolExecu
 
     under_way: deque[Future[T]] = deque()
     for piece in pieces:
+        interrupt.let_through()
         under_way.append(pool.submit(work, piece))
         while under_way and (len(under_way) > ahead or under_way[0].done()):
             yield under_way.popleft().result()
+            interrupt.let_through()
     while under_way:
         yield under_way.popleft().result()
+        interrupt.let_through()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chromactl import metric
+from chromactl import interrupt, metric
 from chromactl.compare import Comparison
 from chromactl.console import Advance
 from chromactl.migrate.config import MigrateConfig
@@ -66,7 +66,7 @@ def recheck(
 
     With `config.quick`, embeddings of the source are compared for some records of each piece only.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with interrupt.held(), ThreadPoolExecutor(1) as pool:
         there = pool.submit(holds, config, finished, target)
         look = _Source(config, finished, folder, source, advance)
         same_shape = look.compare()

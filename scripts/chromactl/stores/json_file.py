@@ -19,7 +19,7 @@ import orjson
 from chromactl import files
 from chromactl.errors import NotChromaError, PreconditionError
 from chromactl.reject import Reject
-from chromactl.stores.base import Batch, Collection, CollectionSpec, concatenate
+from chromactl.stores.base import Batch, Collection, CollectionSpec, Unreadable, concatenate
 from chromactl.stores.file_source import FileSource, RecordIndex, never_changed
 
 FORMAT = "chroma-stack-json"
@@ -37,11 +37,28 @@ class JsonStore(FileSource):
         self.url = str(path)
         self._collections = {}
         self._records = {}
+        self._unreadable: dict[str, dict[str, Unreadable]] = {}
         for entry in _read(path)["collections"]:
             spec, batch = _entry(entry, path)
             self._collections[spec.name] = Collection(spec, spec.name)
+            self._unreadable[spec.name] = lost = {entry.ids[0]: entry for entry in _lost(batch)}
+            kept = batch.take([row for row, record in enumerate(batch.ids) if record not in lost])
             index = self._records[spec.name] = RecordIndex()
-            index.add(batch.ids, lambda batch=batch: batch)  # type: ignore[misc]
+            index.add(kept.ids, lambda kept=kept: kept)  # type: ignore[misc]
+
+    def count(self, collection: Collection) -> int:
+        """How many records the file lists."""
+        return super().count(collection) + len(self._unreadable[collection.key])
+
+    def ids(self, collection: Collection) -> list[str]:
+        """The ids of all records; last those that hold what cannot be kept."""
+        return [*super().ids(collection), *self._unreadable[collection.key]]
+
+    def read(self, collection: Collection, ids: Sequence[str]) -> tuple[Batch, list[Unreadable]]:
+        """The records of these ids; unreadable are those with an integer of more than 64 bits."""
+        batch, _ = super().read(collection, ids)
+        lost = self._unreadable[collection.key]
+        return batch, [lost[record] for record in ids if record in lost]
 
 
 class JsonTarget(FileSource):
@@ -107,14 +124,20 @@ class JsonTarget(FileSource):
         self._batches[staged.key] = []
 
 
-class _TooLarge(Exception):
-    """An integer of more than 64 bits."""
+class _TooLarge(int):
+    """An integer of more than 64 bits: no Chroma keeps it, and neither do the shards of a migration."""
 
 
 def _integer(text: str) -> int:
-    if len(text) > 18 and not -(2**63) <= int(text[:40]) < 2**63:
-        raise _TooLarge(text)
-    return int(text)
+    number = int(text)
+    return number if -(2**63) <= number < 2**63 else _TooLarge(number)
+
+
+def _too_large(value: object) -> str:
+    """The first integer in it that is too large, as text; empty if there is none."""
+    if isinstance(value, dict | list):
+        return next(filter(None, map(_too_large, value.values() if isinstance(value, dict) else value)), "")
+    return str(value)[:40] if isinstance(value, _TooLarge) else ""
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -125,11 +148,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise NotChromaError(f"{path}: no such file; check the path") from error
     except OSError as error:
         raise NotChromaError(f"{path}: cannot be read ({error.strerror})") from error
-    except _TooLarge as error:
-        raise NotChromaError(
-            f"{path}: holds the integer {str(error)[:80]}, which no Chroma keeps; find it in a record's metadata, and "
-            "make it smaller or a text"
-        ) from error
     except (ValueError, RecursionError) as error:
         raise NotChromaError(f"{path}: not JSON ({error}); give a backup that chromactl wrote") from error
     if not isinstance(body, dict) or body.get("format") != FORMAT or body.get("version") != VERSION:
@@ -142,13 +160,27 @@ def _entry(entry: dict[str, Any], path: Path) -> tuple[CollectionSpec, Batch]:
     try:
         spec = CollectionSpec(**{key: value for key, value in entry.items() if key != "records"})
         batch = _batch(entry["records"], spec)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise NotChromaError(f"{path}: damaged: a collection or record has not its form ({error!r})") from error
     if not isinstance(spec.name, str):
         raise NotChromaError(f"{path}: damaged: a collection has no name")
+    if number := _too_large([spec.metadata, spec.hnsw, spec.embedding_function]):
+        raise NotChromaError(
+            f"{path}: {spec.name} itself holds the integer {number}, and no Chroma keeps one of more than 64 bits; "
+            "make it smaller or a text"
+        )
     if len(set(batch.ids)) != len(batch):
         raise NotChromaError(f"{path}: damaged: {spec.name} has an id twice; remove the wrong one of the two records")
     return spec, batch
+
+
+def _lost(batch: Batch) -> list[Unreadable]:
+    """The records with an integer that nothing keeps."""
+    return [
+        Unreadable([record], f"its metadata holds the integer {number}, of more than 64 bits")
+        for record, metadata in zip(batch.ids, batch.metadatas, strict=True)
+        if (number := _too_large(metadata))
+    ]
 
 
 def _batch(records: list[dict[str, Any]], spec: CollectionSpec) -> Batch:
