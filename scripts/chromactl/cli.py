@@ -13,6 +13,7 @@ import click
 import orjson
 
 from chromactl import __version__, interrupt, logs
+from chromactl.audit import audited
 from chromactl.console import Console
 from chromactl.errors import ChromactlError, DataDiffersError, UsageError
 from chromactl.location import NOWHERE
@@ -22,6 +23,7 @@ from chromactl.migrate.databases import migrate_all
 from chromactl.migrate.engine import migrate as run_migration
 from chromactl.options import (
     access,
+    audit_option,
     database_option,
     folder,
     json_option,
@@ -32,6 +34,8 @@ from chromactl.options import (
     token_file,
 )
 from chromactl.profile_check import check_profile
+from chromactl.rollback.command import rollback_options
+from chromactl.rollback.command import run as run_rollback
 from chromactl.sample import SIZES, Sample
 from chromactl.sample import make as make_sample
 from chromactl.schema import profile as profiles
@@ -105,6 +109,7 @@ def cli() -> None:
 @folder("--checkpoint-dir", "migration_checkpoints", "Checkpoints and exported shards.")
 @folder("--log-dir", "migration_logs", "Logs and reports.")
 @folder("--backup-dir", "migration_backups", "Snapshots of what is replaced.")
+@audit_option
 @verbose_option
 @json_option
 def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
@@ -151,7 +156,11 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
     console = Console(quiet=as_json and not verbose)
     log_file = logs.to_file(config.log_dir, "migration")
     console.line(f"chromactl {__version__} migrate: {source.location.text} → {target.location.text}")
-    report = (migrate_all if given["all_databases"] else run_migration)(config, console, log_file)
+    audit_file = given["audit_file"] or config.log_dir / "audit.jsonl"
+    with audited(None if config.dry_run else audit_file, "migrate", target.location.text) as deed:
+        report = (migrate_all if given["all_databases"] else run_migration)(config, console, log_file)
+        body = report.as_json()
+        deed.run, deed.outcome, deed.changed = body.get("run"), body["status"], body["changed"]
     for line in report.lines():
         console.line(line)
     console.line(f"log: {log_file}")
@@ -161,6 +170,7 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
 
 @cli.command(epilog="Example: chromactl validate --old-db-url http://old:8000 --new-db-url http://new:8000")
 @validate_options
+@audit_option
 @verbose_option
 @json_option
 def validate(as_json: bool, verbose: bool, **given: Any) -> int:
@@ -172,6 +182,21 @@ def validate(as_json: bool, verbose: bool, **given: Any) -> int:
     _result(report.as_json(), as_json)
     if complaint := report.complaint(strict=given["strict"]):
         raise DataDiffersError(complaint)
+    return 0
+
+
+@cli.command(epilog="Example: chromactl rollback --run 20260101T000000-abcdef --dry-run")
+@rollback_options
+@audit_option
+@verbose_option
+@json_option
+def rollback(as_json: bool, verbose: bool, **given: Any) -> int:
+    """Put a database back as it was before a migration, or as a backup has it; what has to go is archived first.
+
+    What comes back is proven by digest. Going back twice changes nothing; where it is not safe, exit code 3.
+    """
+    report = run_rollback(given, Console(quiet=as_json and not verbose))
+    _result(report.as_json(), as_json)
     return 0
 
 

@@ -7,9 +7,10 @@ import hashlib
 import numpy as np
 import orjson
 
-from chromactl.stores.base import Batch
+from chromactl.stores.base import Batch, Collection, Source
 
 _SIZE = 32
+_RECORDS_AT_ONCE = 500
 _MODULUS = 1 << (8 * _SIZE)
 
 
@@ -43,3 +44,13 @@ class CollectionDigest:
     def hexdigest(self) -> str:
         """The digest so far, 64 hex digits."""
         return f"{self._sum:064x}"
+
+
+def digest_of(store: Source, collection: Collection, *, without: frozenset[str] = frozenset()) -> CollectionDigest:
+    """The digest of what the collection holds now, of every record that can be read but those of the ids `without`."""
+    digest = CollectionDigest()
+    ids = [record for record in store.ids(collection) if record not in without]
+    for start in range(0, len(ids), _RECORDS_AT_ONCE):
+        batch, _ = store.read(collection, ids[start : start + _RECORDS_AT_ONCE])
+        digest.add(batch)
+    return digest

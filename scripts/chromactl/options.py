@@ -50,6 +50,12 @@ tenant_option = option("--tenant", default="default_tenant", show_default=True, 
 database_option = option("--database", default="default_database", show_default=True, help="Database, on servers.")
 
 
+audit_option = option(
+    "--audit-file",
+    type=click.Path(path_type=Path, resolve_path=True, readable=False, dir_okay=False),
+    help="Who did what, and how it ended; audit.jsonl in --log-dir, if not given.",
+)
+
 _USUAL = Network()
 
 

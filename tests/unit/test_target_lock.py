@@ -13,7 +13,7 @@ import pytest
 
 from chromactl.errors import ChromactlError, LockedError
 from chromactl.migrate import lock
-from chromactl.migrate.lock import locked
+from chromactl.lock import locked
 from chromactl.options import access
 from chromactl.stores.opening import Access
 

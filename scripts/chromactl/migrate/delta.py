@@ -22,7 +22,7 @@ from chromactl.snapshot.create import create as create_snapshot
 from chromactl.stores.base import Batch, Collection, Target
 
 CARRY = "carry"
-"""The ledger's step that says, before a piece is delivered, how many records that adds, changes and removes."""
+"""The ledger's step that says, before a piece is delivered, what that changes, in numbers, and the ids it adds."""
 
 
 def carried(folder: RunFolder) -> dict[str, int]:
@@ -33,6 +33,15 @@ def carried(folder: RunFolder) -> dict[str, int]:
     return dict(total)
 
 
+def added(folder: RunFolder) -> dict[str, list[str]]:
+    """The ids that a delta run added, by the target's collection."""
+    total: dict[str, list[str]] = {}
+    for entry in folder.entries(CARRY):
+        for name, ids in entry["added"].items():
+            total.setdefault(name, []).extend(ids)
+    return total
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """What one piece changes in one collection: records to be there, which of them were, ids to be gone."""
@@ -40,6 +49,12 @@ class Change:
     put: Batch
     changed: list[str]
     removed: list[str]
+
+    @property
+    def added(self) -> list[str]:
+        """The ids of the records to be there that were not."""
+        changed = set(self.changed)
+        return [record for record in self.put.ids if record not in changed]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -114,7 +129,8 @@ class CarryOver(Land):
             counts: Counter[str] = Counter()
             for change in changes.values():
                 counts.update(change.counts)
-            self._folder.note(CARRY, *place, counts=counts)
+            added_ids = {name: change.added for name, change in changes.items()}
+            self._folder.note(CARRY, *place, counts=counts, added=added_ids)
         for name, change in changes.items():
             rejects: list[Reject] = []
             for batch in change.put.slices(self._config.batch_size):

@@ -20,12 +20,12 @@ from chromactl.errors import (
     UsageError,
 )
 from chromactl.location import DATABASES, Kind
+from chromactl.lock import locked
 from chromactl.migrate import ending, state
 from chromactl.migrate.again import file_again, is_finished_file, look_again, never_overwritten
 from chromactl.migrate.beside import import_beside
 from chromactl.migrate.carry import carry_over
 from chromactl.migrate.config import MigrateConfig
-from chromactl.migrate.lock import locked
 from chromactl.migrate.occupancy import Occupancy
 from chromactl.migrate.plan import Plan, check_room, make_plan, read_plan
 from chromactl.migrate.report import Report

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chromactl.compare import Comparison, Difference
-from chromactl.digest import CollectionDigest
+from chromactl.digest import digest_of
 from chromactl.errors import PreconditionError, UsageError
 from chromactl.migrate import state
 from chromactl.migrate.config import MigrateConfig
@@ -17,8 +17,6 @@ from chromactl.migrate.proof import Prove, prove_all
 from chromactl.migrate.state import CollectionState
 from chromactl.migrate.verdict import states
 from chromactl.stores.base import Collection, Source
-
-_RECORDS_AT_ONCE = 1000
 
 
 class Occupancy:
@@ -111,15 +109,7 @@ class Occupancy:
 
     def _untouched(self, there: Collection) -> bool:
         """Whether the collection is what an earlier run left there, unchanged since."""
-        return self._made_by_us(there) and self._ours[there.name].digest == self._digest(there)
-
-    def _digest(self, there: Collection) -> str:
-        digest = CollectionDigest()
-        ids = self._target.ids(there)
-        for start in range(0, len(ids), _RECORDS_AT_ONCE):
-            batch, _ = self._target.read(there, ids[start : start + _RECORDS_AT_ONCE])
-            digest.add(batch)
-        return digest.hexdigest()
+        return self._made_by_us(there) and self._ours[there.name].digest == digest_of(self._target, there).hexdigest()
 
     def _refusal(self, name: str, seen: str) -> PreconditionError:
         return PreconditionError(

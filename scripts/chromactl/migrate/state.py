@@ -117,16 +117,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise PreconditionError(f"{path}: not a checkpoint of chromactl ({error!r})") from error
 
 
+def all_checkpoints(folder: Path) -> list[tuple[Path, Checkpoint]]:
+    """Every checkpoint in the folder that can be read, oldest first."""
+    found = []
+    for path in sorted(folder.glob("checkpoint_*.json")):
+        with contextlib.suppress(PreconditionError):
+            found.append((path, read_checkpoint(path)))
+    return found
+
+
 def checkpoints(config: MigrateConfig, keys: Iterable[str]) -> list[tuple[Path, Checkpoint]]:
     """All checkpoints in the folder that agree with this command in these parts of its fingerprint, oldest first."""
     wanted = {key: config.fingerprint[key] for key in keys}
-    found = []
-    for path in sorted(config.checkpoint_dir.glob("checkpoint_*.json")):
-        with contextlib.suppress(PreconditionError):
-            checkpoint = read_checkpoint(path)
-            if wanted.items() <= checkpoint.fingerprint.items():
-                found.append((path, checkpoint))
-    return found
+    return [entry for entry in all_checkpoints(config.checkpoint_dir) if wanted.items() <= entry[1].fingerprint.items()]
 
 
 def finished(config: MigrateConfig) -> tuple[Path, Checkpoint] | None:

@@ -72,7 +72,9 @@ class Work:
         workers = self._config.workers
         steps: dict[str, _Step] = {}
         export = Export(source, self.folder) if source is not None else _nothing
-        steps["export"] = _Step(export, workers, self.exported, total)
+        # Where nothing is written meanwhile, the source has the machine to itself.
+        readers = workers if "import" in names else 2 * workers
+        steps["export"] = _Step(export, readers, self.exported, total)
         steps["examine"] = _Step(self._judged(examine), 0, lambda: self._examined(examine), total)
         if self.land is not None:
             steps["import"] = _Step(self.land, workers, self._imported, total)

@@ -32,12 +32,16 @@ class SnapshotCollection:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A whole snapshot. `source` is the database it was taken of; `created` is in UTC, ISO 8601."""
+    """A snapshot. `source` is the database it was taken of; `created` is in UTC, ISO 8601.
+
+    A `partial` one holds some records of its collections only: what a delta run was about to change.
+    """
 
     source: str
     collections: list[SnapshotCollection]
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     tool: str = f"chromactl {__version__}"
+    partial: bool = False
 
     def write(self, folder: Path) -> None:
         """Write the manifest; a folder without one is no snapshot, so this is the last thing written."""
@@ -47,6 +51,7 @@ class Manifest:
             "created": self.created,
             "tool": self.tool,
             "source": self.source,
+            "partial": self.partial,
             "collections": [
                 {**asdict(entry.spec), "count": entry.count, "digest": entry.digest}
                 | {"shards": [asdict(shard) for shard in entry.shards]}
@@ -76,6 +81,7 @@ def read_manifest(folder: Path) -> Manifest:
             collections=[_collection(entry) for entry in body["collections"]],
             created=body["created"],
             tool=body["tool"],
+            partial=body.get("partial", False),
         )
     except FileNotFoundError as error:
         raise NotChromaError(f"{folder}: not a snapshot (no {NAME}); give the folder that holds one") from error

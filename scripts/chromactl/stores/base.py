@@ -198,3 +198,10 @@ class Target(Source, Protocol):
 
     def discard(self, staged: Collection) -> None:
         """Remove a staged collection with all its records."""
+
+
+class Database(Target, Protocol):
+    """A target that goes on living once it is complete: a server, or a directory."""
+
+    def rename(self, collection: Collection, name: str) -> None:
+        """Give the collection another name; its key stays. Repeating it after a crash is harmless."""

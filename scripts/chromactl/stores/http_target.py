@@ -218,14 +218,15 @@ class HttpTarget(HttpStore):
                         "was being replaced; rename or remove one of the two, then run the same command again"
                     )
                 if live is not None:
-                    self._rename(live, before_name(name, run))
+                    self.rename(live, before_name(name, run))
                     before = live
-                self._rename(collection, name)
+                self.rename(collection, name)
             if before is not None:
                 kept[name] = before_name(name, run)
         return kept
 
-    def _rename(self, collection: Collection, name: str) -> None:
+    def rename(self, collection: Collection, name: str) -> None:
+        """Give the collection another name; its key stays."""
         try:
             body = orjson.dumps({"new_name": name})
             self._http.request("PUT", f"{self._root}/collections/{collection.key}", body)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from pydantic import SecretStr
 
-from chromactl.location import Kind, Location
-from chromactl.stores.base import Source, Target
+from chromactl.errors import UsageError
+from chromactl.location import DATABASES, Kind, Location
+from chromactl.stores.base import Database, Source, Target
 from chromactl.stores.directory import DirectoryStore
 from chromactl.stores.http import HttpStore
 from chromactl.stores.http_target import HttpTarget
@@ -84,6 +85,20 @@ def open_target(access: Access, source: str) -> Target:
     if access.location.kind is Kind.JSON:
         return JsonTarget(path)
     return _directory(access, writable=True)
+
+
+def open_database(access: Access) -> Database:
+    """The server or directory as something to change.
+
+    Raises:
+        UsageError: it is a snapshot or a file, which are never changed.
+        PreconditionError, LockedError: as in `open_source`.
+    """
+    if access.location.kind not in DATABASES:
+        raise UsageError(f"{access.location.text}: never changed once it is complete; name a server or a directory")
+    target = open_target(access, "")
+    assert isinstance(target, HttpTarget)  # noqa: S101 (of these kinds there is no other)
+    return target
 
 
 def _directory(access: Access, *, writable: bool) -> DirectoryStore:

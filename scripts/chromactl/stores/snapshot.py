@@ -48,7 +48,7 @@ class SnapshotTarget(FileSource):
     once.
     """
 
-    def __init__(self, folder: Path, source: str) -> None:
+    def __init__(self, folder: Path, source: str, *, partial: bool = False) -> None:
         if folder.exists() and not folder.is_dir():
             raise PreconditionError(f"{folder}: a file, not a folder; a snapshot needs a new or empty folder")
         if folder.exists() and any(folder.iterdir()):
@@ -57,6 +57,7 @@ class SnapshotTarget(FileSource):
         self._folder = folder
         self._work = folder.with_name(f".{folder.name}.partial")
         self._source = source
+        self._partial = partial
         self._collections = {}
         self._records = {}
         self._shards: dict[str, list[Shard]] = {}
@@ -123,7 +124,7 @@ class SnapshotTarget(FileSource):
             )
             for collection in staged
         ]
-        Manifest(self._source, entries).write(self._work)
+        Manifest(self._source, entries, partial=self._partial).write(self._work)
         with files.explained(self._folder):
             if self._folder.exists():
                 self._folder.rmdir()

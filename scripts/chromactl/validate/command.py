@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from chromactl import __version__, logs
+from chromactl.audit import audited
 from chromactl.console import Console
 from chromactl.options import (
     access,
@@ -85,7 +86,7 @@ def validate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run(given: dict[str, Any], console: Console, rename: Callable[[str], tuple[str, str]]) -> ValidationReport:
-    """Validate as the options say; `rename` reads one of them."""
+    """Validate as the options say, and write that into the audit log; `rename` reads one of them."""
     config = ValidateConfig(
         old=access(
             given["old_db_url"], "old", given["old_token_file"], given["tenant"], given["database"], network(given)
@@ -110,7 +111,9 @@ def run(given: dict[str, Any], console: Console, rename: Callable[[str], tuple[s
     )
     log_file = logs.to_file(config.log_dir, "validation")
     console.line(f"chromactl {__version__} validate: {config.old.location.text} → {config.new.location.text}")
-    report = validate(config, console, log_file)
+    with audited(given["audit_file"] or config.log_dir / "audit.jsonl", "validate", config.new.location.text) as deed:
+        report = validate(config, console, log_file)
+        deed.outcome = report.verdict.status.value
     for line in report.lines():
         console.line(line)
     console.line(f"report: {report.files['markdown']}, {report.files['html']}, {report.files['json']}")

@@ -1,4 +1,4 @@
-"""One migration to a target at a time, whatever folders it works in: a lock for the whole machine."""
+"""One change of a database at a time, whatever folders it works in: a lock for the whole machine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _held(path: Path, target: Access) -> int:
         except BlockingIOError as error:
             os.close(descriptor)
             raise LockedError(
-                f"{target.location.text}: another migration to this target is running "
+                f"{target.location.text}: another chromactl is changing this database "
                 f"(it holds {path}); wait for it, or end it"
             ) from error
         if os.fstat(descriptor).st_nlink:

@@ -1,0 +1,1 @@
+"""Putting a database back as it was: see chromactl.rollback.engine."""
