@@ -40,7 +40,8 @@ from chromactl.validate.verdict import judge
 
 log = logging.getLogger(__name__)
 
-BINS = 24
+BINS = 25
+"""Of a histogram of vector lengths; odd, so that vectors of one length all fall into the bin in the middle."""
 
 
 def validate(config: ValidateConfig, console: Console, log_file: Path | None = None) -> ValidationReport:

@@ -10,11 +10,12 @@ from string import Template
 import numpy as np
 
 from chromactl.validate import svg
-from chromactl.validate.findings import CheckResult, Status
+from chromactl.validate.findings import CheckResult, Offender, Status
 from chromactl.validate.markdown import NEXT_STEPS
 from chromactl.validate.report import ValidationReport
 
 _SHARES = [number / 10 for number in range(11)]
+_COLUMNS = ("collection", "id", "what", "field", "expected", "is")
 _NAMED = 6
 """Collections whose vector lengths get a chart of their own."""
 
@@ -25,8 +26,8 @@ def render(report: ValidationReport) -> str:
     verdict = report.verdict
     divergence = verdict.semantic_divergence_percentage
     facts = [
-        ("data loss", f"{verdict.data_loss_percentage:g} %"),
-        ("semantic divergence", "not measured" if divergence is None else f"{divergence:g} %"),
+        ("data loss", f"{round(verdict.data_loss_percentage, 2):g} %"),
+        ("semantic divergence", "not measured" if divergence is None else f"{round(divergence, 2):g} %"),
         ("records", f"{report.whole.plan.records:,} → {sum(one.ids for one in report.whole.targets.values()):,}"),
         ("elapsed", f"{report.seconds:.1f} s"),
         ("rollback", "yes" if verdict.rollback_triggered else "no"),
@@ -109,25 +110,28 @@ def _test(test: CheckResult) -> str:
     opened = " open" if test.status in (Status.FAILED, Status.WARNING) else ""
     parts = [
         f"<details{opened}><summary><span class='badge {test.status.value.lower()}'>{test.status.value}</span> "
-        f"{test.number}. {escape(test.title)}</summary><p>{escape(test.summary)}.</p>"
+        f"{test.number}. {escape(test.title)}<span class='said'>{escape(test.summary)}</span></summary>"
     ]
     if test.hint:
         parts.append(f"<p><b>What to do:</b> {escape(test.hint)}</p>")
     if test.notes:
         parts.append("<ul>" + "".join(f"<li>{escape(note)}</li>" for note in test.notes) + "</ul>")
     if test.findings.first:
-        more = test.findings.total - len(test.findings.first)
-        head = "".join(f"<th>{name}</th>" for name in ("collection", "id", "what", "field", "expected", "is"))
-        rows = "".join(
-            "<tr>"
-            + "".join(
-                f"<td>{escape(cell)}</td>"
-                for cell in (one.collection, one.id, one.what, one.field, one.expected, one.actual)
-            )
-            + "</tr>"
-            for one in test.findings.first
-        )
-        parts.append(f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
-        if more:
+        parts.append(_table(test.title, test.findings.first))
+        if more := test.findings.total - len(test.findings.first):
             parts.append(f"<p>and {more:,} more, in the file of offenders beside this report</p>")
+    if len(parts) == 1:
+        parts.append("<p>Nothing else to say.</p>")
     return "".join(parts) + "</details>"
+
+
+def _table(title: str, offenders: Sequence[Offender]) -> str:
+    """The offenders, without columns that none of them has anything in."""
+    rows = [(one.collection, one.id, one.what, one.field, one.expected, one.actual) for one in offenders]
+    used = [column for column in range(len(_COLUMNS)) if any(row[column] for row in rows)]
+    head = "".join(f"<th scope='col'>{_COLUMNS[column]}</th>" for column in used)
+    body = "".join("<tr>" + "".join(f"<td>{escape(row[column])}</td>" for column in used) + "</tr>" for row in rows)
+    return (
+        f"<div class='scroll' tabindex='0' role='region' aria-label='{escape(title)}: offenders'>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
