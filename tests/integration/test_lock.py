@@ -78,7 +78,7 @@ def test_a_second_run_on_the_target_ends_with_5_and_disturbs_nothing(
         second = between.url.replace("127.0.0.1", host)
         ended = chromactl(*arguments(source, second, "--collection", "other"))
         assert (ended.code, ended.out) == (5, "")
-        assert f"{second}: another migration to this target is running" in ended.complaint
+        assert f"{second}: another chromactl is changing this database" in ended.complaint
         assert len(between.passed) == passed
         hold.go_on.set()
         assert run.end().code == 0

@@ -62,7 +62,7 @@ def test_every_option_has_help_and_an_environment_twin(command: str, parameter: 
 
 def test_no_option_takes_a_token_itself() -> None:
     names = {name for _, parameter in OPTIONS for name in parameter.opts}
-    sides = {f"--{side}-token-file" for side in ("source", "target", "old", "new")}
+    sides = {f"--{side}-token-file" for side in ("source", "target", "old", "new", "restore")}
     assert {name for name in names if "token" in name} == {"--token-file", *sides}
 
 

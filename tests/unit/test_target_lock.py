@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from chromactl.errors import ChromactlError, LockedError
-from chromactl.migrate import lock
+from chromactl import lock
 from chromactl.lock import locked
 from chromactl.options import access
 from chromactl.stores.opening import Access
 
 HOLD = """
 import sys
-from chromactl.migrate import lock
+from chromactl import lock
 from chromactl.options import access
 lock._FOLDERS = (__import__("pathlib").Path(sys.argv[1]),)
 with lock.locked(access(sys.argv[2], "target", None, "t", "d")):
@@ -100,7 +100,7 @@ def test_the_message_names_target_and_file(folder: Path) -> None:
         with pytest.raises(LockedError) as refused, locked(target()):
             raise AssertionError("both hold it")
     assert str(path) in str(refused.value)
-    assert "http://127.0.0.1:8000: another migration to this target is running" in str(refused.value)
+    assert "http://127.0.0.1:8000: another chromactl is changing this database" in str(refused.value)
     assert refused.value.exit_code == 5
 
 

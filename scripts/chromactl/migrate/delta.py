@@ -34,7 +34,7 @@ def carried(folder: RunFolder) -> dict[str, int]:
 
 
 def added(folder: RunFolder) -> dict[str, list[str]]:
-    """The ids that a delta run added, by the target's collection."""
+    """The ids that a delta run added, by the target's collection; of those it changed or emptied, none or some."""
     total: dict[str, list[str]] = {}
     for entry in folder.entries(CARRY):
         for name, ids in entry["added"].items():
@@ -129,8 +129,8 @@ class CarryOver(Land):
             counts: Counter[str] = Counter()
             for change in changes.values():
                 counts.update(change.counts)
-            added_ids = {name: change.added for name, change in changes.items()}
-            self._folder.note(CARRY, *place, counts=counts, added=added_ids)
+            touched = {name: change.added for name, change in changes.items() if any(change.counts.values())}
+            self._folder.note(CARRY, *place, counts=counts, added=touched)
         for name, change in changes.items():
             rejects: list[Reject] = []
             for batch in change.put.slices(self._config.batch_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import orjson
@@ -12,6 +13,7 @@ from chromactl.digest import CollectionDigest
 from chromactl.errors import DataDiffersError
 from chromactl.migrate import state
 from chromactl.migrate.config import MigrateConfig
+from chromactl.migrate.plan import set_aside
 from chromactl.migrate.report import Report
 from chromactl.stores.base import Target
 from chromactl.stores.names import staged_name
@@ -34,8 +36,12 @@ def clear_away(config: MigrateConfig, target: Target, *, keep: str) -> None:
 def prune(config: MigrateConfig, *, keep: str) -> None:
     """Remove the exported shards of earlier finished runs: the last one's are what a next run compares with."""
     for _, checkpoint in state.checkpoints(config, config.identity):
-        if checkpoint.run != keep:
-            state.remove_folder(config, checkpoint.run)
+        folder = state.run_folder(config, checkpoint.run)
+        if checkpoint.run != keep and folder.exists():
+            set_aside(folder)
+            for entry in folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
 
 
 def write_report(config: MigrateConfig, report: Report) -> None:

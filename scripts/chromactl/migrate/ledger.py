@@ -16,6 +16,9 @@ from chromactl import files
 from chromactl.snapshot.shard import Shard
 
 Entry = dict[str, Any]
+ROLLED_BACK = "rolled-back"
+"""The step that says of a target's collection that it was put back (chromactl.rollback), and what it came to."""
+
 _LINES = "ledger.jsonl"
 _ONLY_ON_DISK = "rejects"
 

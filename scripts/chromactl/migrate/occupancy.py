@@ -10,7 +10,7 @@ from chromactl.digest import digest_of
 from chromactl.errors import PreconditionError, UsageError
 from chromactl.migrate import state
 from chromactl.migrate.config import MigrateConfig
-from chromactl.migrate.ledger import RunFolder
+from chromactl.migrate.ledger import ROLLED_BACK, RunFolder
 from chromactl.migrate.passage import Passage
 from chromactl.migrate.plan import Plan, PlannedTarget
 from chromactl.migrate.proof import Prove, prove_all
@@ -26,11 +26,17 @@ class Occupancy:
         self._config = config
         self._target = target
         self._live = {collection.name: collection for collection in target.collections()}
-        self._ours: dict[str, CollectionState] = {}
+        # What earlier runs of ours have left, by collection key: the digests it had then.
+        self._ours: dict[str, set[str | None]] = {}
         earlier = replace(config, checkpoint_dir=checkpoint_dir)
         for _, checkpoint in state.checkpoints(earlier, ("target", "target database")):
             if checkpoint.phase == "complete":
-                self._ours |= {entry.name: entry for entry in checkpoint.collections if entry.target_key is not None}
+                folder = RunFolder(state.run_folder(earlier, checkpoint.run))
+                for entry in checkpoint.collections:
+                    digests = self._ours.setdefault(str(entry.target_key), set())
+                    digests.add(entry.digest)
+                    if (undone := folder.entry(ROLLED_BACK, entry.name, 0)) is not None:
+                        digests.add(undone["digest"])
 
     def refuse_same_database(self, source: Source) -> None:
         """Raise UsageError if source and target are one database under two names (a server numbers its collections)."""
@@ -105,11 +111,11 @@ class Occupancy:
                 raise self._refusal(target.name, "made while this run was at work")
 
     def _made_by_us(self, there: Collection) -> bool:
-        return there.name in self._ours and self._ours[there.name].target_key == there.key
+        return there.key in self._ours
 
     def _untouched(self, there: Collection) -> bool:
         """Whether the collection is what an earlier run left there, unchanged since."""
-        return self._made_by_us(there) and self._ours[there.name].digest == digest_of(self._target, there).hexdigest()
+        return self._made_by_us(there) and digest_of(self._target, there).hexdigest() in self._ours[there.key]
 
     def _refusal(self, name: str, seen: str) -> PreconditionError:
         return PreconditionError(

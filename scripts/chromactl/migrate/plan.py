@@ -25,6 +25,7 @@ PIECE_RECORDS = 500
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]+[a-zA-Z0-9]")
 _PLAN = "plan.json"
+_PRUNED = "pruned-plan.json"
 _METADATA_BYTES = 2048  # a generous guess at a record's document and metadata, compressed
 _SPARE = 1.3
 
@@ -121,9 +122,17 @@ class Plan:
         files.write_atomically(folder / _PLAN, orjson.dumps(self))
 
 
-def read_plan(folder: Path) -> Plan | None:
-    """The plan in a run's folder, if the run came so far."""
+def set_aside(folder: Path) -> None:
+    """Keep the plan of a run that nothing is read of any more but what it did (chromactl.rollback)."""
+    if (folder / _PLAN).exists():
+        (folder / _PLAN).rename(folder / _PRUNED)
+
+
+def read_plan(folder: Path, *, pruned: bool = False) -> Plan | None:
+    """The plan in a run's folder, if the run came so far; also a `pruned` one's, whose exported records are gone."""
     path = folder / _PLAN
+    if pruned and not path.exists():
+        path = folder / _PRUNED
     if not path.exists():
         return None
     body = orjson.loads(path.read_bytes())

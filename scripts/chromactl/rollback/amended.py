@@ -10,7 +10,8 @@ from chromactl.compare import Comparison
 from chromactl.digest import CollectionDigest, digest_of
 from chromactl.errors import ChromactlError, DataDiffersError, PreconditionError
 from chromactl.migrate.delta import added
-from chromactl.rollback.runs import ROLLED_BACK, PastRun
+from chromactl.migrate.ledger import ROLLED_BACK
+from chromactl.rollback.runs import PastRun
 from chromactl.rollback.step import Step, Way
 from chromactl.stores.base import Batch, Collection, Database
 from chromactl.stores.snapshot import SnapshotStore
@@ -123,6 +124,8 @@ class Amended:
             )
 
     def clear(self, steps: Sequence[Step]) -> None:
-        """Nothing is left over."""
+        """Nothing is left over; what each came to is noted, so that the next migration knows its own work again."""
         for step in steps:
-            self._run.folder.note(ROLLED_BACK, step.name, 0)
+            if step.comes is not None and self._run.folder.entry(ROLLED_BACK, step.name, 0) is None:
+                digest = digest_of(self._target, step.comes).hexdigest()
+                self._run.folder.note(ROLLED_BACK, step.name, 0, digest=digest)

@@ -17,6 +17,7 @@ from chromactl.migrate.state import new_run
 from chromactl.rollback.step import Step, Way
 from chromactl.stores.base import Batch, Collection, Database, Source
 from chromactl.stores.names import before_name, is_work_collection, staged_name
+from chromactl.stores.snapshot import SnapshotStore
 
 RECORDS_AT_ONCE = 500
 
@@ -28,6 +29,11 @@ class Backup:
     """
 
     def __init__(self, source: Source, target: Database, checkpoint_dir: Path, names: Sequence[str]) -> None:
+        if isinstance(source, SnapshotStore) and source.manifest.partial:
+            raise PreconditionError(
+                f"{source.url}: holds only the records that a run changed, not all there were; nothing was changed; "
+                f"undo that run instead (--run {source.url.rpartition('before-')[2]})"
+            )
         self._source = source
         self._target = target
         self._collections = {

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from chromactl.digest import digest_of
 from chromactl.errors import ChromactlError, PreconditionError
+from chromactl.migrate.ledger import ROLLED_BACK
 from chromactl.migrate.plan import PlannedTarget
-from chromactl.rollback.runs import ROLLED_BACK, PastRun
+from chromactl.rollback.runs import PastRun
 from chromactl.rollback.step import Step, Way
 from chromactl.snapshot.manifest import SnapshotCollection
 from chromactl.stores.base import Collection, Database
@@ -108,4 +109,4 @@ class Beside:
         for step in steps:
             if (left := there.get(staged_name(step.name, self.name))) is not None:
                 self._target.discard(left)
-            self._run.folder.note(ROLLED_BACK, step.name, 0)
+            self._run.folder.note(ROLLED_BACK, step.name, 0, digest=step.digest)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from chromactl import __version__, logs
+from chromactl import __version__, location, logs
 from chromactl.audit import audited
 from chromactl.console import Console
 from chromactl.errors import PreconditionError, UsageError
@@ -83,7 +83,9 @@ def run(given: dict[str, Any], console: Console) -> RollbackReport:
             past = runs.newest(given["checkpoint_dir"], verdict.url, verdict.database)
         else:
             raise UsageError("give --run, --backup-path or --validation-report: one of them says what to go back to")
-        url, place, run_name = url or past.target, past.target_database, past.name
+        if url is not None and location.parse(url).text != past.target:
+            raise UsageError(f"--restore-url {url}: run {past.name} wrote to {past.target}; leave the option out")
+        url, place, run_name = past.target, past.target_database, past.name
     elif url is None and verdict is not None:
         url, place = verdict.url, verdict.database
     if url is None:

@@ -26,8 +26,8 @@ from chromactl.rollback.report import RollbackReport
 from chromactl.rollback.runs import PastRun
 from chromactl.rollback.step import Step, Undo, Way
 from chromactl.snapshot.create import create as create_snapshot
-from chromactl.stores.base import Database
-from chromactl.stores.opening import open_database, open_source
+from chromactl.stores.base import Database, Source
+from chromactl.stores.opening import Access, open_database, open_source
 from chromactl.stores.snapshot import SnapshotStore
 
 
@@ -70,17 +70,9 @@ def rollback(config: RollbackConfig, console: Console, log_file: Path | None = N
 def _undo(config: RollbackConfig, target: Database, stack: contextlib.ExitStack) -> tuple[Undo, str | None]:
     """The way of going back that the config asks for, and the name of the backup that it rests on."""
     if config.backup is not None:
-        source = stack.enter_context(contextlib.closing(open_source(config.backup)))
+        source = stack.enter_context(contextlib.closing(_opened(config.backup)))
         return Backup(source, target, config.checkpoint_dir, config.collections), config.backup.location.text
     run = runs.find(config.checkpoint_dir, str(config.run))
-    if (run.target, run.target_database) != (
-        config.target.location.text,
-        (config.target.tenant, config.target.database),
-    ):
-        raise UsageError(
-            f"run {run.name} wrote to {run.target} ({'/'.join(run.target_database)}), not to "
-            f"{config.target.location.text} ({config.target.tenant}/{config.target.database}); check --restore-url"
-        )
     names = _names(config, run)
     _refuse_later(config, run, names)
     backup = config.backup_dir / f"before-{run.name}"
@@ -88,6 +80,15 @@ def _undo(config: RollbackConfig, target: Database, stack: contextlib.ExitStack)
     if run.plan.base is None:
         return Beside(run, target, config.backup_dir, names), kept
     return Amended(run, _digests_of(config, run.plan.base), target, config.backup_dir, names), kept
+
+
+def _opened(backup: Access) -> Source:
+    try:
+        return open_source(backup)
+    except PreconditionError:
+        raise
+    except ChromactlError as error:
+        raise PreconditionError(f"{error}; nothing was changed; go back to another backup") from error
 
 
 def _names(config: RollbackConfig, run: PastRun) -> list[str]:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 from chromactl.errors import PreconditionError
 from chromactl.migrate import state
-from chromactl.migrate.ledger import RunFolder
+from chromactl.migrate.delta import added
+from chromactl.migrate.ledger import ROLLED_BACK, RunFolder
 from chromactl.migrate.plan import Plan, read_plan
 from chromactl.migrate.state import Checkpoint, CollectionState
-
-ROLLED_BACK = "rolled-back"
-"""The ledger's step that says of a target's collection that it was put back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +46,10 @@ class PastRun:
         """Whether the run did anything to the collection of this name that stands."""
         if self.folder.entry(ROLLED_BACK, name, 0) is not None or name not in self.states:
             return False
+        if self.plan.base is not None:
+            return name in added(self.folder)
         (planned,) = (target for target in self.plan.targets if target.name == name)
-        return self.plan.base is not None or planned.replaces != self.states[name].target_key
+        return planned.replaces != self.states[name].target_key
 
 
 def known(folder: Path) -> list[PastRun]:
@@ -58,7 +58,7 @@ def known(folder: Path) -> list[PastRun]:
     found = []
     for checkpoint in last.values():
         path = folder / f"run-{checkpoint.run}"
-        if (plan := read_plan(path)) is not None:
+        if (plan := read_plan(path, pruned=True)) is not None:
             found.append(PastRun(checkpoint, plan, RunFolder(path)))
     return found
 
@@ -75,8 +75,8 @@ def find(folder: Path, name: str) -> PastRun:
             return run
     if any(checkpoint.run == name for _, checkpoint in state.all_checkpoints(folder)):
         raise PreconditionError(
-            f"run {name}: a later run has taken its place and what it kept is pruned, so it cannot be undone; go back "
-            "to a backup (--backup-path)"
+            f"run {name}: its folder in {folder} is gone, so it cannot be undone; nothing was changed; go back to a "
+            "backup (--backup-path)"
         )
     names = ", ".join(run.name for run in runs[-5:]) or "no run"
     raise PreconditionError(f"run {name}: not known in {folder} (it knows {names}); check --run and --checkpoint-dir")
