@@ -15,6 +15,7 @@ import orjson
 from chromactl import __version__, interrupt, logs
 from chromactl.audit import audited
 from chromactl.console import Console
+from chromactl.embedding.options import embedder, embedding_options
 from chromactl.errors import ChromactlError, DataDiffersError, UsageError
 from chromactl.location import NOWHERE
 from chromactl.memory import keep_small
@@ -246,6 +247,7 @@ def sample(as_json: bool, verbose: bool, **given: Any) -> int:
     type=click.Path(path_type=Path, readable=False),
     help="JSON: [{text, collection, category}].",
 )
+@embedding_options
 @option("--limit-ms", default=LIMIT_MS, show_default=True, type=click.FloatRange(0), help="What p95 has to stay below.")
 @verbose_option
 @json_option
@@ -254,8 +256,8 @@ def smoke(as_json: bool, verbose: bool, **given: Any) -> int:
     console = Console(quiet=as_json and not verbose)
     queries = read_queries(given["test_queries"])
     where = access(given["db_url"], "", given["token_file"], given["tenant"], given["database"], network(given))
-    with closing(open_source(where)) as store:
-        report = ask_queries(store, queries, given["limit_ms"])
+    with closing(open_source(where)) as store, embedder(given) as embeds:
+        report = ask_queries(store, queries, given["limit_ms"], embeds)
     for answer in report.answers:
         console.line(f"{answer.results:3} results  {answer.query.text!r} in {answer.query.collection or 'all'}")
     console.line(f"latency p50 {report.percentile(50):.1f} ms, p95 {report.percentile(95):.1f} ms")

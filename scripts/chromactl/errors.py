@@ -46,6 +46,10 @@ class NotChromaError(PreconditionError):
     """What answers, or what lies there, is not a ChromaDB."""
 
 
+class EmbeddingError(PreconditionError):
+    """What embeds texts does not give the vectors that are needed."""
+
+
 class MissingCollectionError(ChromactlError):
     """A collection that was there is gone."""
 

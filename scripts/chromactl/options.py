@@ -107,26 +107,34 @@ def access(
         UsageError: the name is no database's, or the token holds what no header can.
         PreconditionError: the token file cannot be read, or is empty.
     """
-    token = _token(side, token_path)
+    twin = "CHROMACTL_TOKEN" if side == "" else f"CHROMACTL_{side.replace('-', '_').upper()}_TOKEN"
+    token = secret(token_path, twin, "token")
     where = location.parse(url) if isinstance(url, str) else url
     return Access(where, side, token, tenant, database, network or Network(), create_database)
 
 
-def _token(side: str, path: Path | None) -> SecretStr | None:
-    twin = "CHROMACTL_TOKEN" if side == "" else f"CHROMACTL_{side.replace('-', '_').upper()}_TOKEN"
+def secret(path: Path | None, twin: str, kind: str) -> SecretStr | None:
+    """A token or key out of a file, else out of the environment by its name there; None if it is in neither.
+
+    Raises:
+        UsageError: it holds what no header can.
+        PreconditionError: the file cannot be read, or is empty.
+    """
     if path is not None:
         try:
             text, where = path.read_text(encoding="utf-8"), str(path)
         except (OSError, UnicodeDecodeError) as error:
             words = error.strerror if isinstance(error, OSError) else "not text"
-            raise PreconditionError(f"{path}: this token file cannot be read ({words}); check path and mode") from error
+            raise PreconditionError(
+                f"{path}: this {kind} file cannot be read ({words}); check path and mode"
+            ) from error
     elif twin in os.environ:
         text, where = os.environ[twin], twin
     else:
         return None
-    token = text.strip()
-    if not token:
-        raise PreconditionError(f"{where}: the token is empty; put the token in, or leave the option out")
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise UsageError(f"{where}: a token is one word of printable ASCII; this is something else")
-    return SecretStr(token)
+    word = text.strip()
+    if not word:
+        raise PreconditionError(f"{where}: the {kind} is empty; put the {kind} in, or leave the option out")
+    if not word.isascii() or not word.isprintable() or " " in word:
+        raise UsageError(f"{where}: a {kind} is one word of printable ASCII; this is something else")
+    return SecretStr(word)

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from chromactl.embedding import hashing_embeddings
-from chromactl.errors import PreconditionError, UsageError
+from chromactl.embedding.provider import Embedder, HashEmbedder
+from chromactl.errors import EmbeddingError, PreconditionError, UsageError
 from chromactl.stores.base import Collection, Source
 from chromactl.stores.names import is_work_collection
 
@@ -120,30 +121,58 @@ def read_entries(path: Path, kind: type[Entry]) -> list[Entry]:
     return queries
 
 
-def smoke(store: Source, queries: list[Query], limit_ms: float = LIMIT_MS) -> SmokeReport:
-    """Ask every query several times. Texts are embedded by the hashing embedder.
+def smoke(
+    store: Source, queries: list[Query], limit_ms: float = LIMIT_MS, embedder: Embedder | None = None
+) -> SmokeReport:
+    """Ask every query several times; without an embedder, the hashing one is taken.
 
     Raises:
         PreconditionError: a query names a collection that is not there, or there is none at all.
+        EmbeddingError: the embedder does not give vectors, or of another dimension than a collection's.
     """
     there = {entry.name: entry for entry in store.collections() if not is_work_collection(entry.name)}
-    answers = []
+    asked: list[tuple[Query, list[Collection]]] = []
     for query in queries:
         if (query.collection is not None and query.collection not in there) or not there:
             raise PreconditionError(
                 f"{store.url}: no collection {query.collection or 'at all'} to ask {query.text!r}; "
                 f"it holds {', '.join(there) or 'nothing'}"
             )
-        asked = list(there.values()) if query.collection is None else [there[query.collection]]
-        answers.append(_ask(store, query, asked))
-    return SmokeReport(store.url, answers, limit_ms)
+        asked.append((query, list(there.values()) if query.collection is None else [there[query.collection]]))
+    vectors = _vectors(asked, embedder or HashEmbedder())
+    return SmokeReport(store.url, [_ask(store, query, some, vectors) for query, some in asked], limit_ms)
 
 
-def _ask(store: Source, query: Query, collections: list[Collection]) -> Answer:
+Vectors = dict[tuple[str, str], NDArray[np.float32]]
+"""By a query's text and a collection's name."""
+
+
+def _vectors(asked: list[tuple[Query, list[Collection]]], embedder: Embedder) -> Vectors:
+    """All vectors, before the first question: latency is the database's alone."""
+    texts: dict[str, list[str]] = {}
+    collections: dict[str, Collection] = {}
+    for query, some in asked:
+        for collection in some:
+            collections[collection.name] = collection
+            texts.setdefault(collection.name, []).append(query.text)
+    found: Vectors = {}
+    for name, collection in collections.items():
+        dimension = collection.spec.dimension
+        rows = embedder.embed(texts[name], dimension or 1)
+        if dimension is not None and rows.shape[1] != dimension:
+            raise EmbeddingError(
+                f"{embedder.name}: its vectors have dimension {rows.shape[1]}, those of {name} {dimension}; name the "
+                "model that made them (--embedding-model)"
+            )
+        found |= {(text, name): row for text, row in zip(texts[name], rows, strict=True)}
+    return found
+
+
+def _ask(store: Source, query: Query, collections: list[Collection], vectors: Vectors) -> Answer:
     milliseconds: list[float] = []
     results: list[int] = []
     for collection in collections:
-        vector = hashing_embeddings([query.text], collection.spec.dimension or 1)[0]
+        vector = vectors[query.text, collection.name]
         for _ in range(REPEATS):
             begun = perf_counter()
             found = store.nearest(collection, vector, RESULTS, query.where)

@@ -1,4 +1,4 @@
-"""HTTP to one Chroma server: deadlines, retries, and errors an operator understands."""
+"""HTTP to one server, mostly a Chroma: deadlines, retries, and errors an operator understands."""
 
 from __future__ import annotations
 
@@ -101,20 +101,25 @@ class _Answer:
 class Transport:
     """Requests to one server. `side` is the word that the names of this server's options begin with, or empty.
 
+    A server that is no `chroma` gets the token as a bearer's only, and a 500 of it is tried again: it is its own.
     Threads may share it.
     """
 
-    def __init__(self, url: str, token: SecretStr | None, side: str, network: Network | None = None) -> None:
+    def __init__(
+        self, url: str, token: SecretStr | None, side: str, network: Network | None = None, *, chroma: bool = True
+    ) -> None:
         self.url = url
         self.side = side
         self.network = network or Network()
+        self._chroma = chroma
         self._answered = False
         self._turn: AbstractContextManager[object] = nullcontext()
         headers = {"content-type": "application/json", "accept": "application/json"}
         if token is not None:
             # Servers up to 0.6.3 and gateways read one of these two, by their configuration.
             headers["authorization"] = f"Bearer {token.get_secret_value()}"
-            headers["x-chroma-token"] = token.get_secret_value()
+            if chroma:
+                headers["x-chroma-token"] = token.get_secret_value()
         seconds = self.network.timeout_seconds
         self._client = httpx.Client(
             timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
@@ -259,7 +264,7 @@ class Transport:
         if answer.status >= 300:
             words = _message(answer)
             error = RequestError(f"{self.url}: HTTP {answer.status} from {path}: {words}", answer.status, words)
-            if stores and answer.status == 500:
+            if answer.status == 500 and (stores or not self._chroma):
                 raise _Passing(error)
             raise error
 
@@ -309,13 +314,14 @@ def _connection_sentence(url: str, error: httpx.TransportError) -> str:
 
 
 def _message(answer: _Answer) -> str:
-    """The server's own words: Chroma's `message` or `error`, else the start of the body."""
+    """The server's own words: Chroma's `message` or `error`, OpenAI's `message` in `error`, else the body's start."""
     try:
         body = orjson.loads(answer.content)
     except orjson.JSONDecodeError:
         text = " ".join(answer.content.decode(errors="replace").split())[:200]
         return text or httpx.codes.get_reason_phrase(answer.status)
     if isinstance(body, dict):
+        body = body["error"] if isinstance(body.get("error"), dict) else body
         for key in ("message", "error", "detail"):
             if body.get(key):
                 return str(body[key])[:500]

@@ -12,6 +12,7 @@ import click
 from chromactl import __version__, logs
 from chromactl.audit import audited
 from chromactl.console import Console
+from chromactl.embedding.options import embedder, embedding_options
 from chromactl.options import (
     access,
     database_option,
@@ -53,6 +54,7 @@ _OPTIONS = [
         type=click.Path(path_type=Path, readable=False),
         help="JSON: [{text or vector, collection, category}].",
     ),
+    embedding_options,
     option(
         "--stored-queries",
         default=20,
@@ -112,7 +114,8 @@ def run(given: dict[str, Any], console: Console, rename: Callable[[str], tuple[s
     log_file = logs.to_file(config.log_dir, "validation")
     console.line(f"chromactl {__version__} validate: {config.old.location.text} → {config.new.location.text}")
     with audited(given["audit_file"] or config.log_dir / "audit.jsonl", "validate", config.new.location.text) as deed:
-        report = validate(config, console, log_file)
+        with embedder(given) as embeds:
+            report = validate(config, console, log_file, embeds)
         deed.outcome = report.verdict.status.value
     for line in report.lines():
         console.line(line)

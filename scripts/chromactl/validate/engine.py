@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from chromactl import files
 from chromactl.console import Console
+from chromactl.embedding.provider import Embedder, HashEmbedder
 from chromactl.errors import UsageError
 from chromactl.location import DATABASES
 from chromactl.migrate.passage import Passage
@@ -44,8 +45,10 @@ BINS = 25
 """Of a histogram of vector lengths; odd, so that vectors of one length all fall into the bin in the middle."""
 
 
-def validate(config: ValidateConfig, console: Console, log_file: Path | None = None) -> ValidationReport:
-    """Compare both sides, write the reports, and say what it came to.
+def validate(
+    config: ValidateConfig, console: Console, log_file: Path | None = None, embedder: Embedder | None = None
+) -> ValidationReport:
+    """Compare both sides, write the reports, and say what it came to; without an embedder, the hashing one is taken.
 
     Raises:
         UsageError, PreconditionError, LockedError: nothing could be compared; no report is written.
@@ -63,7 +66,8 @@ def validate(config: ValidateConfig, console: Console, log_file: Path | None = N
         plan = make_plan(config.migration, old)
         console.line(f"Total chunks to compare: {plan.records:,} of {len(plan.collections)} collections")
         passage = Passage(config.profile, plan)
-        interview = Interview(plan, passage, old, queries, config.stored_queries, limited=bool(config.collections))
+        embeds, limited = embedder or HashEmbedder(), bool(config.collections)
+        interview = Interview(plan, passage, old, queries, config.stored_queries, embeds, limited=limited)
         embeddings = EmbeddingCheck(offenders.write)
         semantic = SemanticCheck(offenders.write, config.thresholds)
         checks: list[Check] = [

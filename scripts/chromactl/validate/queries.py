@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from chromactl.embedding import hashing_embeddings
-from chromactl.errors import PreconditionError, UsageError
+from chromactl.embedding.provider import Embedder
+from chromactl.errors import EmbeddingError, PreconditionError, UsageError
 from chromactl.migrate.plan import Plan, PlannedCollection, PlannedTarget
 from chromactl.smoke import read_entries
 from chromactl.stores.base import Source
@@ -119,28 +119,19 @@ def stored_questions(group: Group, store: Source, count: int) -> list[Question]:
     return found
 
 
-def file_questions(group: Group, queries: list[TestQuery]) -> list[Question]:
-    """Those of the file's queries that are for this group, texts embedded."""
-    found: list[Question] = []
-    for query in queries:
-        if group.dimension is None or (query.collection is not None and query.collection not in group.names):
-            continue
-        if query.vector is None:
-            vector = hashing_embeddings([query.text], group.dimension)[0]
-        elif len(query.vector) == group.dimension:
-            vector = np.asarray(query.vector, np.float32)
-        else:
-            continue
-        found.append(Question("test", query.text, query.category, vector))
-    return found
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """A query with its vector, float32[dim]; a text embedded by hashing has one of each dimension that is asked."""
+
+    query: TestQuery
+    vectors: dict[int, NDArray[np.float32]]
 
 
-def check_asked(queries: list[TestQuery], plan: Plan, asked: list[Group], *, limited: bool) -> None:
-    """Refuse queries that nothing can be asked with; with `limited` collections others are passed over.
+def check_names(queries: list[TestQuery], plan: Plan, asked: list[Group], *, limited: bool) -> None:
+    """Refuse queries of collections that are not there; with `limited` collections others are passed over.
 
     Raises:
         PreconditionError: a query names a collection that is not there.
-        UsageError: a vector has a dimension that no collection asked has.
     """
     known = set(plan.skipped).union(*(group.names for group in asked))
     for query in queries:
@@ -149,9 +140,54 @@ def check_asked(queries: list[TestQuery], plan: Plan, asked: list[Group], *, lim
                 f"--test-queries: no collection {query.collection} to ask {query.text!r}; "
                 f"there are {', '.join(sorted(known)) or 'none'}"
             )
-        fitting = [group for group in asked if query.collection is None or query.collection in group.names]
-        if query.vector is not None and fitting and len(query.vector) not in {group.dimension for group in fitting}:
-            raise UsageError(
-                f"--test-queries: the vector of {query.text or query.category!r} has dimension {len(query.vector)}; "
-                f"asked are collections of {', '.join(str(group.dimension) for group in fitting)}"
-            )
+
+
+def pose(queries: list[TestQuery], asked: list[Group], embedder: Embedder) -> list[Posed]:
+    """The queries with their vectors; those that no group is asked have none, and no embedder is asked for them.
+
+    Raises:
+        UsageError: a given vector has a dimension that no collection asked has.
+        EmbeddingError: the embedder does not give the vectors, or of such a dimension.
+    """
+    found = [Posed(query, {}) for query in queries]
+    by_dimension: dict[int, list[Posed]] = {}
+    for posed in found:
+        for dimension in {group.dimension for group in _groups_of(posed.query, asked)} - {None}:
+            assert dimension is not None  # noqa: S101 (for the type checker)
+            if posed.query.vector is None:
+                by_dimension.setdefault(dimension, []).append(posed)
+            else:
+                posed.vectors[len(posed.query.vector)] = np.asarray(posed.query.vector, np.float32)
+    for dimension, some in by_dimension.items():
+        for posed, vector in zip(some, embedder.embed([one.query.text for one in some], dimension), strict=True):
+            posed.vectors[len(vector)] = vector
+    for posed in found:
+        _check_dimension(posed, _groups_of(posed.query, asked), embedder)
+    return found
+
+
+def _groups_of(query: TestQuery, asked: list[Group]) -> list[Group]:
+    return [group for group in asked if query.collection is None or query.collection in group.names]
+
+
+def _check_dimension(posed: Posed, asked: list[Group], embedder: Embedder) -> None:
+    if not asked or posed.vectors.keys() & {group.dimension for group in asked}:
+        return
+    has = ", ".join(map(str, posed.vectors))
+    there = ", ".join(f"{group.name} of {group.dimension}" for group in asked)
+    name = posed.query.text or posed.query.category
+    if posed.query.vector is None:
+        raise EmbeddingError(
+            f"{embedder.name}: the vector of {name!r} has dimension {has}; asked are collections of other dimensions: "
+            f"{there}; name the model that made their vectors (--embedding-model)"
+        )
+    raise UsageError(f"--test-queries: the vector of {name!r} has dimension {has}; asked are {there}")
+
+
+def file_questions(group: Group, queries: list[Posed]) -> list[Question]:
+    """Those of the file's queries that are for this group, and have a vector of its dimension."""
+    return [
+        Question("test", posed.query.text, posed.query.category, posed.vectors[group.dimension])
+        for posed in queries
+        if _groups_of(posed.query, [group]) and group.dimension in posed.vectors
+    ]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from chromactl.embedding.provider import Embedder
 from chromactl.location import DATABASES, Kind
 from chromactl.migrate.passage import Passage
 from chromactl.migrate.plan import Plan
@@ -15,7 +16,16 @@ from chromactl.validate.asking import Answer, Key, ask
 from chromactl.validate.checks.semantic import Asked
 from chromactl.validate.exact import RESULTS, ExactSearch, Truth
 from chromactl.validate.part import Part, Whole
-from chromactl.validate.queries import Group, Question, TestQuery, check_asked, file_questions, groups, stored_questions
+from chromactl.validate.queries import (
+    Group,
+    Question,
+    TestQuery,
+    check_names,
+    file_questions,
+    groups,
+    pose,
+    stored_questions,
+)
 
 _SEPARATOR = "\x1f"
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
@@ -25,19 +35,30 @@ class Interview:
     """All questions of a validation: made first, answered exactly on the way, asked in the end."""
 
     def __init__(
-        self, plan: Plan, passage: Passage, old: Source, queries: list[TestQuery], stored: int, *, limited: bool
+        self,
+        plan: Plan,
+        passage: Passage,
+        old: Source,
+        queries: list[TestQuery],
+        stored: int,
+        embedder: Embedder,
+        *,
+        limited: bool,
     ) -> None:
         self._passage = passage
         self._old = old
         self.notes: list[str] = []
         self._groups: list[tuple[Group, list[Question], ExactSearch]] = []
         asked = [group for group in groups(plan) if group.dimension is not None]
-        check_asked(queries, plan, asked, limited=limited)
+        check_names(queries, plan, asked, limited=limited)
+        posed = pose(queries, asked, embedder)
+        if any(query.vector is None for query in queries):
+            self.notes.append(f"texts of test queries embedded by {embedder.name}")
         for group in asked:
             if group.space is None:
                 self.notes.append(f"{group.name}: not asked, because the profile gives it another metric")
                 continue
-            questions = file_questions(group, queries) + (stored_questions(group, old, stored) if stored else [])
+            questions = file_questions(group, posed) + (stored_questions(group, old, stored) if stored else [])
             if questions:
                 vectors = np.stack([question.vector for question in questions])
                 self._groups.append((group, questions, ExactSearch(vectors, group.space)))

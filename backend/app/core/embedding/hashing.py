@@ -3,7 +3,7 @@
 Each token has a fixed pseudo-random vector and a text is the normalised sum of its tokens' (random
 indexing: Kanerva, Kristofersson and Holst, 2000). Texts that share words are near each other; it knows
 nothing of meaning. chromactl writes the local stack's data with the same embedder
-(scripts/chromactl/embedding.py), so the two must agree to the bit; a test compares them.
+(scripts/chromactl/embedding/hashing.py), so the two must agree to the bit; a test compares them.
 """
 
 from __future__ import annotations
