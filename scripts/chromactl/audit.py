@@ -41,7 +41,7 @@ def audited(path: Path | None, command: str, target: str) -> Iterator[Deed]:
     if path is None:
         yield deed
         return
-    about = {"who": _who(), "host": socket.gethostname(), "pid": os.getpid(), "command": command, "target": target}
+    about = _about(command, target)
     files.make_folder(path.parent)
     _append(path, {**about, "outcome": "begun"})
     try:
@@ -58,6 +58,20 @@ def audited(path: Path | None, command: str, target: str) -> Iterator[Deed]:
         raise
     with _only_logged():
         _append(path, {**about, "run": deed.run, "outcome": deed.outcome, "changed": deed.changed})
+
+
+def note(path: Path, command: str, target: str, deed: Deed) -> None:
+    """Write one line of what something other than chromactl did, a playbook say.
+
+    Raises:
+        PreconditionError: the log cannot be written.
+    """
+    files.make_folder(path.parent)
+    _append(path, {**_about(command, target), "run": deed.run, "outcome": deed.outcome, "changed": deed.changed})
+
+
+def _about(command: str, target: str) -> dict[str, Any]:
+    return {"who": _who(), "host": socket.gethostname(), "pid": os.getpid(), "command": command, "target": target}
 
 
 def _who() -> str:

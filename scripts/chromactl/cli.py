@@ -13,7 +13,8 @@ import click
 import orjson
 
 from chromactl import __version__, interrupt, logs
-from chromactl.audit import audited
+from chromactl.audit import Deed, audited
+from chromactl.audit import note as note_deed
 from chromactl.console import Console
 from chromactl.embedding.options import embedder, embedding_options
 from chromactl.errors import ChromactlError, DataDiffersError, UsageError
@@ -264,6 +265,33 @@ def smoke(as_json: bool, verbose: bool, **given: Any) -> int:
     _result(report.as_json(), as_json)
     if report.failures:
         raise ChromactlError(f"{report.url}: {'; '.join(report.failures)}")
+    return 0
+
+
+@cli.group()
+def audit() -> None:
+    """The audit log: who did what to which database, and how it ended."""
+
+
+@audit.command("note")
+@option(
+    "--audit-file",
+    required=True,
+    type=click.Path(path_type=Path, resolve_path=True, readable=False, dir_okay=False),
+    help="The log; a line is appended.",
+)
+@option("--command", required=True, help="What was done: cutover, say.")
+@option("--target", required=True, help="To what: the URL of a database.")
+@option("--outcome", required=True, help="How it ended, or that it has begun.")
+@option("--run", help="The run of chromactl migrate that it is about.")
+@option("--changed", is_flag=True, help="It changed something.")
+@verbose_option
+@json_option
+def audit_note(as_json: bool, verbose: bool, **given: Any) -> int:
+    """Write down what something other than chromactl did, as the playbooks do when they move the pointer."""
+    deed = Deed(given["run"], given["outcome"], given["changed"])
+    note_deed(given["audit_file"], given["command"], given["target"], deed)
+    _result({"command": "audit note", "changed": True, "audit_file": str(given["audit_file"])}, as_json)
     return 0
 
 
