@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from chromactl.errors import ChromactlError, LockedError
 from chromactl import lock
+from chromactl.errors import ChromactlError, LockedError
 from chromactl.lock import locked
 from chromactl.options import access
 from chromactl.stores.opening import Access
