@@ -109,11 +109,12 @@ def test_odd_records_of_every_version_pass(
         chromactl, source.url, target.url, "--old-token-file", "token", "--new-database", target.name, *options
     )
     assert ended.code == 0, ended.err
-    # HNSW is built by chance, and a copy of a collection of 120 records may miss two of ten: that is a warning, by the
-    # rule for single queries, also of a good copy.
+    # HNSW is built by chance, and a copy of a collection of 120 records may miss two of ten that the old side finds: by
+    # the rule for single queries that is a warning, also of a good copy, and the only one that is allowed here.
     found = statuses(ended)
     assert [*found[:3], *found[4:]] == [*ALL[:6], "SKIPPED"]
-    assert found[3] in ("PASSED", "WARNING")
+    worse = [one for one in ended.json["queries"] if one["overlap"] < 0.7 and one["recall_new"] < one["recall_old"]]
+    assert found[3] == ("WARNING" if worse else "PASSED")
     assert ended.json["semantic_divergence_percentage"] < 10
     assert {one["name"] for one in ended.json["collections"]} == set(source.names())
 

@@ -105,6 +105,13 @@ def extra(target: Database) -> None:
     target.upsert(CORPUS, replace(was, id="newcomer", document="something else altogether"))
 
 
+def broken_extra(value: float) -> Callable[[Database], None]:
+    def spoil(target: Database) -> None:
+        target.upsert(CORPUS, Record("newcomer", np.full(32, value, np.float32), "something else altogether"))
+
+    return spoil
+
+
 def same_content(target: Database) -> None:
     target.upsert(CORPUS, replace(target.records(CORPUS)[ONE], id="newcomer"))
 
@@ -144,6 +151,30 @@ def made_anew(
     return spoil
 
 
+OTHER_FUNCTION = {"type": "known", "name": "openai", "config": {"model_name": "x", "api_key_env_var": "NONE"}}
+
+
+def other_function(target: Database) -> None:
+    was = target.description(CORPUS)
+    hnsw = {key: value for key, value in was["configuration_json"]["hnsw"].items() if value is not None}
+    put_anew(target, was, {"configuration": {"hnsw": hnsw, "embedding_function": OTHER_FUNCTION}})
+
+
+def other_switch(target: Database) -> None:
+    was = target.description(CORPUS)
+    schema = was["schema"]
+    schema["keys"]["author"] = {"string": {"string_inverted_index": {"enabled": False, "config": {}}}}
+    put_anew(target, was, {"schema": schema})
+
+
+def put_anew(target: Database, was: dict[str, Any], settings: dict[str, Any]) -> None:
+    records = target.records(CORPUS)
+    target.drop(CORPUS)
+    metadata = {key: value for key, value in was["metadata"].items() if not key.startswith("hnsw:")}
+    target.request("POST", "/collections", {"name": CORPUS, "metadata": metadata, **settings})
+    target.upsert(CORPUS, *records.values())
+
+
 def elsewhere(target: Database) -> None:
     joke = target.records(HUMOR)[JOKE]
     target.delete(HUMOR, JOKE)
@@ -155,9 +186,12 @@ def copied(target: Database) -> None:
 
 
 FAILED, WARNING = "FAILED", "WARNING"
+BROKEN_EXTRA = {1: FAILED, 2: FAILED}
 MUTATIONS = [
     Mutation("a missing record", lambda target: target.delete(CORPUS, ONE), {1: FAILED}, {1: {ONE}}),
     Mutation("an extra record", extra, {1: FAILED}, {1: {"newcomer"}}),
+    Mutation("an extra zero vector", broken_extra(0.0), BROKEN_EXTRA, {1: {"newcomer"}, 2: {"newcomer"}}),
+    Mutation("an extra vector of NaN", broken_extra(3e38), BROKEN_EXTRA, {1: {"newcomer"}, 2: {"newcomer"}}),
     Mutation("duplicate content", same_content, {1: FAILED, 6: WARNING}, {1: {"newcomer"}, 6: {"newcomer"}}),
     Mutation("a copy in another collection", copied, {1: FAILED, 6: FAILED}, {1: {JOKE}, 6: {JOKE}}),
     Mutation("two embeddings swapped", swapped, {2: FAILED}, {2: {ONE, OTHER}}),
@@ -166,6 +200,8 @@ MUTATIONS = [
     Mutation("a vector that becomes NaN", embedded(3e38), {2: FAILED}, {2: {ONE}}),
     Mutation("another metric", made_anew(space="l2"), {2: FAILED}, {2: {""}}),
     Mutation("other index settings", made_anew(settings={"ef_search": 37}), {2: WARNING}, {2: {""}}),
+    Mutation("another embedding function", other_function, {2: WARNING}, {2: {""}}),
+    Mutation("another index switch", other_switch, {2: WARNING}, {2: {""}}),
     Mutation("a missing field", without_field, {3: FAILED}, {3: {ONE}}),
     Mutation("a field that is null", null_field, {3: FAILED}, {3: {ONE}}),
     Mutation("a field of the old schema", stale_field, {3: FAILED}, {3: {ONE}}),
@@ -204,6 +240,23 @@ def test_a_mutation_is_found_by_its_test_only(migrated: Pair, chromactl: Chromac
     assert bool(report["rollback_reason"]) is failed
     if mutation.tests != {1: FAILED}:
         assert report["data_loss_percentage"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (other_function, ("another embedding function", "embedding_function", "None")),
+        (other_switch, ("another switch of string_inverted_index of author", "schema", "on")),
+    ],
+)
+def test_the_setting_is_named(
+    migrated: Pair, chromactl: Chromactl, spoil: Callable[[Database], None], named: tuple[str, str, str]
+) -> None:
+    spoil(migrated[1])
+    _, report = validated(chromactl, migrated[0].url, migrated[1].url, migrated[1].name)
+    (one,) = report["tests"][1]["offenders"]["first"]
+    assert (one["what"], one["field"], one["expected"]) == named
+    assert named[0].split()[-1] in report["tests"][1]["summary"]
 
 
 def test_exchanged_vectors_are_called_so(migrated: Pair, chromactl: Chromactl) -> None:
@@ -271,6 +324,22 @@ def test_an_index_that_lost_a_vector_though_the_counts_are_right(
     numbers = report["tests"][0]["numbers"]
     assert (numbers["missing"], numbers["new"]) == (0, 200)
     assert report["rollback_reason"] == "Embedding Corruption"
+
+
+def test_an_index_that_lost_the_vector_of_an_extra_record(
+    directories: tuple[str, str, str], chromactl: Chromactl, tmp_path: Path
+) -> None:
+    snapshot, _, new = directories
+    fewer = tmp_path / "fewer.json"
+    assert chromactl("migrate", "--source-url", snapshot, "--target-url", fewer, "--profile", "identity").code == 0
+    body = orjson.loads(fewer.read_bytes())
+    for collection in body["collections"]:
+        collection["records"] = [record for record in collection["records"] if record["id"] != ONE]
+    fewer.write_bytes(orjson.dumps(body))
+    lose(new, f"id = '{ONE}'")
+    code, report = validated(chromactl, str(fewer), new, "default_database")
+    assert (code, not_passed(report)) == (4, {1: FAILED, 2: FAILED})
+    assert offenders(report) == {1: {ONE}, 2: {ONE}}
 
 
 def test_an_index_that_lost_all_is_not_asked_for_each(directories: tuple[str, str, str], chromactl: Chromactl) -> None:

@@ -65,7 +65,7 @@ def but(number: int, **changes: Any) -> list[Record]:
 def whole(**state: Any) -> Whole:
     plan = Plan([PlannedCollection("k", SPEC, [[record.id for record in RECORDS]])], [TARGET], ["other"])
     usual: dict[str, Any] = {"collection": Collection(SPEC, "k"), "count": 30, "ids": 30, "expected": 30}
-    return Whole(plan, {"sergio_corpus": TargetState(TARGET, **{**usual, **state})})
+    return Whole(plan, {"sergio_corpus": TargetState(**{"target": TARGET, **usual, **state})})
 
 
 def finished(check: Check, end: Whole | None = None) -> CheckResult:
@@ -189,6 +189,54 @@ def test_another_dimension(seen: Seen) -> None:
     check.observe(part([replace(one, embedding=one.embedding[:4]) for one in RECORDS]))
     assert finished(check).numbers["by_kind"] == {"dimension": 30}
     assert (len(seen), len(check.findings.first)) == (30, SHOWN)
+
+
+@pytest.mark.parametrize(
+    ("vector", "what"),
+    [
+        (np.zeros(8), "a zero vector"),
+        (np.full(8, np.nan), "not finite"),
+        (np.ones(4), "another dimension"),
+        (np.ones(8), None),
+    ],
+)
+def test_the_vector_of_an_extra_record(seen: Seen, vector: Any, what: str | None) -> None:
+    check = EmbeddingCheck(seen)
+    check.observe_extra(Extra(TARGET, batch_of([Record("new", vector.astype(np.float32))])))
+    result = finished(check)
+    assert result.status is (Status.PASSED if what is None else Status.FAILED)
+    assert [(one.id, one.what) for _, one in seen] == ([] if what is None else [("new", what)])
+    assert result.numbers["extra"] == 1
+
+
+def test_the_lost_vector_of_an_extra_record(seen: Seen) -> None:
+    check = EmbeddingCheck(seen)
+    check.observe_extra(Extra(TARGET, batch_of(RECORDS[:2]), [Unreadable(["new"], "HTTP 500: gone")]))
+    check.observe_extra(Extra(TARGET, batch_of([Record("new", np.ones(8, np.float32))]), whole=False))
+    result = finished(check)
+    assert (result.status, seen.ids) == (Status.FAILED, ["new"])
+    assert (result.numbers["extra"], result.numbers["not_read"]) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "status"),
+    [
+        (None, None, Status.PASSED),
+        (None, {"type": "legacy"}, Status.PASSED),
+        ({"type": "known", "name": "openai"}, {"type": "known", "name": "openai"}, Status.PASSED),
+        ({"type": "known", "name": "openai"}, None, Status.WARNING),
+        (None, {"type": "known", "name": "default"}, Status.WARNING),
+        ({"type": "known", "config": {"model": "a"}}, {"type": "known", "config": {"model": "b"}}, Status.WARNING),
+    ],
+)
+def test_the_embedding_function(
+    seen: Seen, was: dict[str, Any] | None, now: dict[str, Any] | None, status: Status
+) -> None:
+    check = EmbeddingCheck(seen)
+    target = replace(TARGET, spec=replace(SPEC, embedding_function=was))
+    end = whole(target=target, collection=Collection(replace(SPEC, embedding_function=now), "k"))
+    assert finished(check, end).status is status
+    assert [one.field for _, one in seen] == ([] if status is Status.PASSED else ["embedding_function"])
 
 
 def test_lost_vectors(seen: Seen) -> None:
@@ -412,6 +460,30 @@ def test_how_answers_are_judged(seen: Seen, queries: list[Asked], status: Status
     check = SemanticCheck(seen, Thresholds())
     check.take(queries, [])
     assert check.result().status is status
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "words"),
+    [
+        (
+            asked(1, overlap=0.65, recall_old=1.0, recall_new=0.9),
+            Status.WARNING,
+            "1 of 20 queries diverge by more",
+        ),
+        (asked(1, overlap=0.65, recall_old=0.9, recall_new=0.9), Status.PASSED, "finds no less for them"),
+        (asked(1, overlap=0.65, recall_old=0.8, recall_new=0.9), Status.PASSED, "finds no less for them"),
+        (asked(1, overlap=0.75, recall_old=1.0, recall_new=0.9), Status.PASSED, ""),
+    ],
+)
+def test_a_query_is_judged_by_its_own_recall(seen: Seen, query: list[Asked], status: Status, words: str) -> None:
+    """Less recall elsewhere does not make a warning of it, nor more recall elsewhere a note."""
+    check = SemanticCheck(seen, Thresholds())
+    check.take([*asked(18), *asked(1, recall_new=0.9), *query], [])
+    result = check.result()
+    assert result.status is status
+    assert len(seen) == (status is Status.WARNING)
+    assert words in " ".join(result.notes)
+    assert bool(result.notes) is bool(words)
 
 
 def test_the_thresholds_are_options(seen: Seen) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from chromactl.stores.base import CollectionSpec
+from chromactl.stores.index_switches import own_schema
 
 # Collection metadata was where 0.4 to 0.6 kept the index settings; 1.x still reads them there.
 _FROM_METADATA = {
@@ -17,33 +18,6 @@ _FROM_METADATA = {
     "hnsw:sync_threshold": "sync_threshold",
 }
 _SETTINGS = ("ef_construction", "ef_search", "max_neighbors", "resize_factor", "sync_threshold")
-
-# The schema of a collection that was made without one (1.5.9), but for its vector index.
-_PLAIN_SCHEMA = {
-    "defaults": {
-        "string": {
-            "fts_index": {"enabled": False, "config": {}},
-            "string_inverted_index": {"enabled": True, "config": {}},
-        },
-        "sparse_vector": {
-            "sparse_vector_index": {
-                "enabled": False,
-                "config": {"embedding_function": {"type": "unknown"}, "bm25": False},
-            }
-        },
-        "int": {"int_inverted_index": {"enabled": True, "config": {}}},
-        "float": {"float_inverted_index": {"enabled": True, "config": {}}},
-        "bool": {"bool_inverted_index": {"enabled": True, "config": {}}},
-    },
-    "keys": {
-        "#document": {
-            "string": {
-                "fts_index": {"enabled": True, "config": {}},
-                "string_inverted_index": {"enabled": False, "config": {}},
-            }
-        }
-    },
-}
 
 
 def read(entry: dict[str, Any]) -> CollectionSpec:
@@ -66,26 +40,8 @@ def read(entry: dict[str, Any]) -> CollectionSpec:
         hnsw=hnsw,
         embedding_function=configuration.get("embedding_function"),
         dimension=entry.get("dimension"),
-        schema=_own_schema(entry.get("schema")),
+        schema=own_schema(entry.get("schema")),
     )
-
-
-def _own_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The schema, if it says more than the configuration does."""
-    if schema is None:
-        return None
-    defaults = schema.get("defaults", {})
-    bare = {
-        **schema,
-        "defaults": {kind: index for kind, index in defaults.items() if kind != "float_list"},
-        # A key that was written once is listed with its type's default.
-        "keys": {
-            key: kinds
-            for key, kinds in schema.get("keys", {}).items()
-            if key != "#embedding" and any(index != defaults.get(kind) for kind, index in kinds.items())
-        },
-    }
-    return None if bare == _PLAIN_SCHEMA else schema
 
 
 def create(spec: CollectionSpec, name: str, *, modern: bool) -> dict[str, Any]:

@@ -68,10 +68,16 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """Records of the new side that should not be there."""
+    """Records of the new side that should not be there.
+
+    `whole` is False where only texts were read, because the index gives back no embeddings, of none or of those that
+    are `unreadable`.
+    """
 
     target: PlannedTarget
     actual: Batch
+    unreadable: list[Unreadable] = field(default_factory=list)
+    whole: bool = True
 
 
 @dataclass(slots=True)

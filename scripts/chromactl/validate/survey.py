@@ -114,8 +114,20 @@ class Survey:
         for state in self.whole.targets.values():
             if state.collection is not None:
                 for ids in in_pieces(state.extra):
-                    extra(Extra(state.target, self._new.read_text(state.collection, ids)))
+                    for part in self._read_extra(state.target, state.collection, ids):
+                        extra(part)
         return self.whole
+
+    def _read_extra(self, target: PlannedTarget, collection: Collection, ids: list[str]) -> Iterator[Extra]:
+        """What should not be there as it is; of lost vectors, and of too many such, only the texts."""
+        unread = ids
+        if self._unreadable[target.name] <= MOST_UNREADABLE:
+            found, unreadable = self._new.read(collection, ids)
+            yield Extra(target, found, unreadable)
+            unread = [record for entry in unreadable for record in entry.ids]
+            self._unreadable[target.name] += len(unread)
+        if unread:
+            yield Extra(target, self._new.read_text(collection, unread), whole=False)
 
     def _flow(self, looks: Iterable[_Look], workers: int) -> None:
         flow(

@@ -1,7 +1,8 @@
 """Test 2, embedding integrity: every vector present, finite, of the right dimension, and equal to the old side's.
 
 What a `get` with embeddings answers comes out of the index itself (HNSW), while counts come from SQLite: an index
-that lost vectors is found by it. The metric is proven with a query, index settings are compared as they are stated.
+that lost vectors is found by it. The metric is proven with a query; index settings, the embedding function's name and
+configuration, and which keys have an index, are compared as they are stated.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chromactl.compare import COSINE_TOLERANCE
+from chromactl.compare import COSINE_TOLERANCE, shown
+from chromactl.stores.base import CollectionSpec, Unreadable
+from chromactl.stores.index_switches import differing
 from chromactl.validate.checks.base import Check, plural
 from chromactl.validate.findings import CheckResult, Offender, Status, Write
-from chromactl.validate.part import Part, TargetState, Whole
+from chromactl.validate.part import Extra, Part, TargetState, Whole
 
 HELD = 1000
 """Differing vectors that are kept to see whether they were exchanged."""
@@ -51,7 +54,7 @@ class EmbeddingCheck(Check):
 
     def __init__(self, write: Write) -> None:
         super().__init__(write)
-        self._compared = self._rounded = self._unread = 0
+        self._compared = self._rounded = self._unread = self._extra = 0
         self._kinds: Counter[str] = Counter()
         self._differing: list[_Differing] = []
         self._settings: list[str] = []
@@ -67,14 +70,7 @@ class EmbeddingCheck(Check):
 
     def observe(self, part: Part) -> None:
         """Compare the vectors of these records."""
-        found = [
-            Offender(
-                part.collection, record, "the index does not give it back", "embedding", "a vector", entry.reason[-60:]
-            )
-            for entry in part.unreadable
-            for record in entry.ids
-        ]
-        self._kinds["lost"] += len(found)
+        found = self._lost(part.collection, part.unreadable)
         if not part.whole:
             self._unread += len(part.expected)
         elif len(part.expected):
@@ -82,6 +78,47 @@ class EmbeddingCheck(Check):
             self._note_norms(part)
             found += self._differences(part)
         self.findings.add(found)
+
+    def observe_extra(self, extra: Extra) -> None:
+        """Look at the vectors of records that should not be there: there is nothing else to compare them with."""
+        found = self._lost(extra.target.name, extra.unreadable)
+        if not extra.whole:
+            self._unread += len(extra.actual)
+        else:
+            self._extra += len(extra.actual)
+            found += self._broken(extra)
+        self.findings.add(found)
+
+    def _lost(self, collection: str, unreadable: list[Unreadable]) -> list[Offender]:
+        words = ("the index does not give it back", "embedding", "a vector")
+        found = [
+            Offender(collection, record, *words, entry.reason[-60:]) for entry in unreadable for record in entry.ids
+        ]
+        self._kinds["lost"] += len(found)
+        return found
+
+    def _broken(self, extra: Extra) -> Iterator[Offender]:
+        name, wanted = extra.target.name, extra.target.spec.dimension
+        for record, vector in zip(extra.actual.ids, extra.actual.embeddings, strict=True):
+            if wanted is not None and len(vector) != wanted:
+                yield self._another_dimension(name, record, wanted, len(vector))
+            elif not np.isfinite(vector).all():
+                yield self._not_finite(name, record, vector)
+            elif not vector.any():
+                yield self._zero(name, record, "a length")
+
+    def _another_dimension(self, collection: str, record: str, wanted: int, got: int) -> Offender:
+        self._kinds["dimension"] += 1
+        return Offender(collection, record, "another dimension", "embedding", f"dimension {wanted}", f"dimension {got}")
+
+    def _not_finite(self, collection: str, record: str, vector: NDArray[np.float32]) -> Offender:
+        self._kinds["not finite"] += 1
+        bad = int((~np.isfinite(vector)).sum())
+        return Offender(collection, record, "not finite", "embedding", "numbers", f"{bad} of {len(vector)} are not")
+
+    def _zero(self, collection: str, record: str, wanted: str) -> Offender:
+        self._kinds["zero"] += 1
+        return Offender(collection, record, "a zero vector", "embedding", wanted, "length 0")
 
     def _note_norms(self, part: Part) -> None:
         sides = self._norms.setdefault(part.target.name, {"old": [], "new": []})
@@ -93,9 +130,7 @@ class EmbeddingCheck(Check):
         wanted, got = part.expected.embeddings, part.actual.embeddings
         name, ids = part.collection, part.expected.ids
         if wanted.shape != got.shape:
-            self._kinds["dimension"] += len(ids)
-            words = (f"dimension {wanted.shape[1]}", f"dimension {got.shape[1]}")
-            yield from (Offender(name, record, "another dimension", "embedding", *words) for record in ids)
+            yield from (self._another_dimension(name, record, wanted.shape[1], got.shape[1]) for record in ids)
             return
         equal = (wanted == got).all(axis=1)
         close = equal
@@ -105,13 +140,9 @@ class EmbeddingCheck(Check):
         for row in np.flatnonzero(~close):
             expected, actual = wanted[row], got[row]
             if not np.isfinite(actual).all():
-                self._kinds["not finite"] += 1
-                bad = int((~np.isfinite(actual)).sum())
-                yield Offender(name, ids[row], "not finite", "embedding", "numbers", f"{bad} of {len(actual)} are not")
+                yield self._not_finite(name, ids[row], actual)
             elif not actual.any():
-                self._kinds["zero"] += 1
-                length = float(np.linalg.norm(expected))
-                yield Offender(name, ids[row], "a zero vector", "embedding", f"length {length:.6g}", "length 0")
+                yield self._zero(name, ids[row], f"length {float(np.linalg.norm(expected)):.6g}")
             else:
                 self._kinds["different"] += 1
                 one = _Differing(name, ids[row], expected.copy(), actual.copy())
@@ -143,12 +174,23 @@ class EmbeddingCheck(Check):
                 words = (f"{wanted.hnsw[key]:g}", f"{stated.hnsw[key]:g}")
                 self._settings.append(f"{name}: {key} is {words[1]}, was {words[0]}")
                 yield Offender(name, "", "another index setting", key, *words)
+        yield from self._configuration(name, wanted, stated)
+
+    def _configuration(self, name: str, wanted: CollectionSpec, stated: CollectionSpec) -> Iterator[Offender]:
+        before, now = _function(wanted), _function(stated)
+        if before != now:
+            self._settings.append(f"{name}: the embedding function is {shown(now)}, was {shown(before)}")
+            yield Offender(name, "", "another embedding function", "embedding_function", shown(before), shown(now))
+        for index, was, is_now in differing(wanted.schema, stated.schema):
+            self._settings.append(f"{name}: {index} is {is_now}, was {was}")
+            yield Offender(name, "", f"another switch of {index}", "schema", was, is_now)
 
     def result(self) -> CheckResult:
-        """Failed for any vector or metric that is not right; a warning for other index settings."""
+        """Failed for any vector or metric that is not right; a warning for other settings of a collection."""
         unread = self._unread - self._kinds["lost"]  # the texts of lost ones were read too
         numbers = {
             "compared": self._compared,
+            "extra": self._extra,
             "rounded": self._rounded,
             "not_read": unread,
             "by_kind": {kind: count for kind, count in self._kinds.items() if count},
@@ -172,11 +214,17 @@ class EmbeddingCheck(Check):
             return self._result(Status.FAILED, f"vectors: {', '.join(wrong)}", numbers, hint=hint, notes=notes)
         summary = f"all {plural(self._compared, 'vector')} equal"
         if self._settings:
-            hint = "Index settings change recall and speed, not data; set them in the profile or accept them."
+            hint = "Settings change recall, speed and who embeds, not data; set them in the profile or accept them."
             return self._result(
                 Status.WARNING, f"{summary}; {'; '.join(self._settings[:5])}", numbers, hint=hint, notes=notes
             )
         return self._result(Status.PASSED, summary, numbers, notes=notes)
+
+
+def _function(spec: CollectionSpec) -> dict[str, Any] | None:
+    """Which embedding function a collection names; 1.x says of those made by older versions that it knows none."""
+    function = spec.embedding_function
+    return None if function is None or function.get("type") in ("legacy", "unknown") else function
 
 
 def _explained(differing: list[_Differing]) -> Iterator[Offender]:

@@ -170,14 +170,15 @@ class SemanticCheck(Check):
                 status, hint = Status.FAILED, "The new index finds less: roll back; check metric and HNSW settings."
             else:
                 status, hint = Status.WARNING, "Review the queries that diverge; compare metric and HNSW settings."
-        single = [one for one in self.asked if self._diverges(one)]
+        over = [one for one in self.asked if one.divergence > limits.query_divergence_warning]
+        single = [one for one in over if self._diverges(one)]
         if single and status is Status.PASSED:
             status, hint = Status.WARNING, "Review the queries that diverge; the average is fine."
+        words = f"of {len(self.asked):,} queries diverge by more than {limits.query_divergence_warning:.0%}"
         if single:
-            notes.append(
-                f"{len(single):,} of {len(self.asked):,} queries diverge by more than "
-                f"{limits.query_divergence_warning:.0%}"
-            )
+            notes.append(f"{len(single):,} {words}, and the new side finds less for them")
+        if others := len(over) - len(single):
+            notes.append(f"{others:,} {words}, but the new side finds no less for them")
         common, agreeing = numbers["distances_compared"], numbers["distances_agreeing"]
         if common and agreeing < AGREEMENT * common:
             notes.append(f"only {agreeing:,} of {common:,} distances agree")
