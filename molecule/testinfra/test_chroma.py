@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from conftest import Ask
 
 DATABASE = "api/v2/tenants/default_tenant/databases/default_database"
@@ -38,9 +39,17 @@ def test_token_opens(host: Any, ask: Ask, instance: dict[str, Any]) -> None:
     assert ask(f"{instance['url']}/{DATABASE}/collections", token=token).status == 200
 
 
+@pytest.mark.phase("migrated")
 def test_live_collection_is_whole(ask: Ask, expected: dict[str, Any], collection: tuple[str, int]) -> None:
     """The live instance holds every record of a collection."""
     name, count = collection
     database = f"{expected['live_url']}/{DATABASE}"
     identity = ask(f"{database}/collections/{name}").json()["id"]
     assert ask(f"{database}/collections/{identity}/count").json() == count
+
+
+@pytest.mark.phase("rolled-back")
+def test_collection_is_not_in_the_target(ask: Ask, expected: dict[str, Any], collection: tuple[str, int]) -> None:
+    """What was rolled back is gone from the target, where nothing was before."""
+    name, _ = collection
+    assert ask(f"{expected['migration']['target_url']}/{DATABASE}/collections/{name}").status == 404

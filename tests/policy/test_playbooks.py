@@ -26,9 +26,8 @@ PLAYS = pytest.mark.parametrize("play", [play for _, play in plays()], ids=[name
 
 
 def test_there_are_the_playbooks_that_operators_are_promised() -> None:
-    assert {"site.yml", "migrate.yml", "cutover.yml", "verify.yml", "quickstart.yml"} <= {
-        path.name for path in PLAYBOOKS
-    }
+    promised = ("site", "migrate", "validate", "cutover", "rollback", "verify", "quickstart")
+    assert {f"{name}.yml" for name in promised} <= {path.name for path in PLAYBOOKS}
 
 
 @PLAYS
