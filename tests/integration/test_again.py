@@ -230,3 +230,22 @@ def test_a_target_that_holds_everything_already_is_left_as_it_is(pair: Pair, chr
     target.put(*made)
     assert changed(chromactl, pair)["changed"] is False
     assert target.names() == [entry.name for entry in made]
+
+
+def test_a_collection_that_is_gone_from_the_source_makes_one_run_go_the_whole_way_and_no_more(
+    pair: Pair, chromactl: Chromactl
+) -> None:
+    source, target = pair
+    source.put(Made("pets", "l2", plain(20)), Made("gone", "l2", plain(5)))
+    changed(chromactl, pair)
+    source.drop("gone")
+    phases = []
+    for _ in range(3):
+        again = changed(chromactl, pair)
+        assert (again["changed"], again["status"]) == (False, "unchanged")
+        phases.append([phase["name"] for phase in again["phases"]])
+    assert "export" in phases[0]
+    assert phases[1] == phases[2] == ["recheck"]
+    assert target.counts() == {"pets": 20, "gone": 5}
+    source.upsert("pets", *plain(1, prefix="late"))
+    assert changed(chromactl, pair)["carried"] == {"added": 1, "changed": 0, "removed": 0}

@@ -134,7 +134,7 @@ def test_one_delta_after_the_other(place: Watched) -> None:
         assert report["changed"] is True
         assert_holds(target.records("pets"), source.records("pets").values(), "cosine")
         folder = Path(report["checkpoint_file"]).parent
-        assert [path.name for path in folder.glob("run-*")] == [f"run-{report['run']}"]
+        assert [path.parent.name for path in folder.glob("run-*/plan.json")] == [f"run-{report['run']}"]
         assert place.report()["changed"] is False
     assert target.names() == ["pets"]
 

@@ -20,7 +20,7 @@ Pair = tuple[Database, Database]
 DATA = [Made("nasty", "cosine", nasty(lists=True)), Made("pets", "l2", plain(2200, 32))]
 
 MOMENTS: dict[str, Callable[[Running], bool]] = {
-    "at the start": lambda run: any(run.folder.glob("migration_checkpoints/.lock-*")),
+    "at the start": lambda run: any(run.folder.glob("migration_checkpoints")),
     "with the plan made": lambda run: any(run.folder.glob("migration_checkpoints/run-*/plan.json")),
     "in export": lambda run: run.ledger("export") >= 2,
     "after export": lambda run: run.reached("export"),

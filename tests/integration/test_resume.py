@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_an_older_checkpoint_of_the_run_can_be_named(
     assert (again["changed"], again["run"]) == (False, run)
 
 
+def test_a_checkpoint_whose_run_folder_is_gone_is_refused(place: Watched, tmp_path: Path) -> None:
+    killed(place, tmp_path, "--strict-phases")
+    path = checkpoints(tmp_path)["export"]
+    (folder,) = tmp_path.glob("migration_checkpoints/run-*")
+    shutil.rmtree(folder)
+    ended = place.run("--strict-phases", "--checkpoint-file", path.name)
+    assert ended.code == 3
+    assert "is gone, so nothing can be resumed from it; run the same command without this option" in ended.complaint
+
+
 def test_the_checkpoint_of_a_finished_run_leads_to_nothing_to_do(place: Watched) -> None:
     report = place.report()
     again = place.report("--checkpoint-file", report["checkpoint_file"])
@@ -198,7 +209,8 @@ def test_only_the_newest_finished_run_keeps_its_folder_and_other_migrations_keep
         runs.append(place.report())
     place.source.put(Made("late", "l2", plain(2)))
     runs.append(place.report())
-    folders = {path.name for path in tmp_path.glob("migration_checkpoints/run-*")}
+    folders = {path.parent.name for path in tmp_path.glob("migration_checkpoints/run-*/plan.json")}
+    assert folders == {path.parents[1].name for path in tmp_path.glob("migration_checkpoints/run-*/*/*.parquet")}
     assert folders == {f"run-{first['run']}", f"run-{runs[-1]['run']}"}
     assert place.report("--target-database", other.name)["carried"] is None
 

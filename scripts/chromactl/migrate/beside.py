@@ -111,8 +111,8 @@ def _back_up(run: Run, replaced: set[str | None], target: Target) -> None:
 
 
 def _nothing_to_do(run: Run, work: Work, held: dict[str, CollectionState]) -> Report:
-    """The target holds everything already, found by reading it: leave no trace of this run."""
+    """The target holds everything already, found by reading it: the next run compares with what this one has read."""
+    run.phases.done("verify", sum(entry.verified for entry in held.values()), collections=tuple(held.values()))
+    run.phases.done("complete", 0)
     run.describe(work, held)
-    state.forget(run.config, run.name)
-    last = state.finished(run.config)
-    return run.unchanged(last[0] if last else None, last[1].run if last else run.name)
+    return run.unchanged(run.phases.written[-1], run.name)

@@ -61,6 +61,11 @@ class Run:
                 return None
             checkpoint = left[-1]
         plan = read_plan(state.run_folder(config, checkpoint.run))
+        if plan is None and config.checkpoint_file is not None:
+            raise PreconditionError(
+                f"{config.checkpoint_file}: what run {checkpoint.run} kept in {config.checkpoint_dir} is gone, so "
+                "nothing can be resumed from it; run the same command without this option, it begins anew"
+            )
         # Half of what has changed may be in the live collections already: that has to be brought to its end,
         # in whatever batches.
         if plan is None or (checkpoint.fingerprint != config.fingerprint and plan.base is None):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, ClassVar
@@ -38,6 +39,8 @@ READ_RECORDS = 500
 LIST_ENTRIES = 1000
 WRITE_BYTES = 24 * 2**20
 UNREADABLE_PAUSES = (0.2, 1.0)  # seconds
+LOST_FOR_SURE = 10
+"""After so many lost records of a collection it is damaged, not in passing trouble; there is no pause for others."""
 _EVERYTHING = ["embeddings", "metadatas", "documents", "uris"]
 _TEXT = ["metadatas", "documents", "uris"]
 
@@ -81,6 +84,7 @@ class HttpStore:
         self.max_batch = int(preflight.get("max_batch_size", 300))
         # Of servers before 1.x, by collection: where in the list of ids each page begins.
         self._places: dict[str, dict[str, int]] = {}
+        self._lost: Counter[str] = Counter()
         # 1.x is told by what it can do; its version number is a constant.
         self._modern = bool(preflight.get("supports_base64_encoding", False))
         if not self._modern:
@@ -238,7 +242,7 @@ class HttpStore:
         self, collection: Collection, ids: list[str], batches: list[Batch], unreadable: list[Unreadable]
     ) -> None:
         # A server in passing trouble answers 500 too: only a record that stays unreadable is called so.
-        for pause in UNREADABLE_PAUSES:
+        for pause in UNREADABLE_PAUSES if self._lost[collection.key] < LOST_FOR_SURE else (0.0,):
             time.sleep(pause)
             try:
                 batches.append(self._page(collection, ids, _EVERYTHING))
@@ -249,6 +253,7 @@ class HttpStore:
             else:
                 return
         self.count(collection)  # a server that cannot even count is in trouble as a whole
+        self._lost[collection.key] += 1
         unreadable.append(Unreadable(ids, reason))
 
     def read_text(self, collection: Collection, ids: Sequence[str]) -> Batch:
