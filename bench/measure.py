@@ -29,7 +29,8 @@ TARGET: Version = "1.5.9"
 
 Say = Callable[[str], None]
 Measured = dict[str, Any]
-"""What one process measured of itself, `seconds` at least; of `chromactl migrate`, also `wall` and `phases`."""
+"""What one process measured of itself, `seconds` at least; of `chromactl migrate`, also `wall` and `phases`, of
+`chromactl validate`, `import`: the seconds of the import before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +154,13 @@ class _Bench:
         source = sources.get(source_of(way) or "", "")
         if kind == INSERTS:
             self._keep(way, self._inserts(self._options.size, self._results.best))
-        elif kind in ("migrate", "strict"):  # and, where they were migrated, again and quick
+        elif kind in ("migrate", "strict"):  # and, where they were migrated, validate, again and quick
             with self._server() as target, self._work() as work:
                 flags = ["--strict-phases"] if kind == "strict" else []
                 self._keep(way, self._migrate("complete", work, source, target.url, *flags))
+                if way == "migrate-1.5.9" and "validate-1.5.9" in self._options.ways:
+                    before = self._results.ways[way][-1]
+                    self._keep("validate-1.5.9", self._validate(work, source, target.url, before))
                 for again, more in (("again", []), ("quick", ["--quick"])):
                     if kind == "migrate" and f"{again}-{rest}" in self._options.ways:
                         self._keep(f"{again}-{rest}", self._migrate("unchanged", work, source, target.url, *more))
@@ -195,6 +199,20 @@ class _Bench:
             raise RuntimeError(f"chromactl migrate from {source} ended {said['status']}, not {status}")
         kept = ("seconds", "peak_memory_bytes", "phases")
         return {"wall": wall, **{key: said[key] for key in kept}}
+
+    def _validate(self, work: Path, old: str, new: str, migrated: Measured) -> Measured:
+        """`chromactl validate` of the two servers of a migration; it may warn, of busy machines say, and not fail."""
+        sides = ["--old-db-url", old, "--new-db-url", new, "--limit-ms", "60000"]
+        said = self._run([sys.executable, "-m", "chromactl", "validate", "--json", *sides], work)
+        compared = said["tests"][0]["numbers"]["expected"]
+        if compared != self._options.size.chunks:
+            raise RuntimeError(f"chromactl validate compared {compared} records of {self._options.size.chunks}")
+        imported = next(phase["seconds"] for phase in migrated["phases"] if phase["name"] == "import")
+        return {
+            "seconds": said["elapsed_seconds"],
+            "peak_memory_bytes": said["peak_memory_bytes"],
+            "import": imported,
+        }
 
     def _alone(self, job: str, records: int, **settings: Any) -> Measured:
         argv = [sys.executable, "-m", "bench.alone", job, orjson.dumps(settings).decode()]

@@ -13,6 +13,7 @@ from bench.ways import INSERTS, LARGE_INSERTS, LARGE_MIGRATE, SERVERS, WAYS, sou
 MOST_OF_INSERTS = 1.4
 LEAST_OF_READERS = 0.9
 MOST_OF_WHOLE = 0.05
+MOST_OF_IMPORT = 1.0
 MOST_BYTES = 300e6
 MOST_GROWTH = 1.2
 MOST_SECONDS_AGAIN = 5.0
@@ -40,8 +41,9 @@ class Row:
 
 
 def rows(results: Results) -> list[Row]:
-    """All that was measured, and how it compares with what issue 3 asks for."""
-    return [*_whole(results), *_reading(results), *_again(results), *_memory(results), *_large(results)]
+    """All that was measured, and how it compares with what is asked for."""
+    parts = (_whole, _validating, _reading, _again, _memory, _large)
+    return [row for part in parts for row in part(results)]
 
 
 def middle(measured: Sequence[Measured]) -> float:
@@ -88,6 +90,15 @@ def _transforming(measured: Measured) -> float:
     return float(sum(phase["seconds"] for phase in measured["phases"] if phase["name"] in both))
 
 
+def _validating(results: Results) -> Iterator[Row]:
+    """Validations, as multiples of the imports before them."""
+    for way, measured in _of(results, "validate"):
+        ratio = median(entry["seconds"] / entry["import"] for entry in measured)
+        yield _row(
+            WAYS[way], measured, f"{ratio:.2f}", f"≤ {MOST_OF_IMPORT:.2f} of the import", ratio <= MOST_OF_IMPORT
+        )
+
+
 def _reading(results: Results) -> Iterator[Row]:
     """Rates of reading, as shares of the fastest plain reader's."""
     for server in SERVERS:
@@ -110,11 +121,12 @@ def _again(results: Results) -> Iterator[Row]:
 
 
 def _memory(results: Results) -> Iterator[Row]:
-    """The largest resident set that a migration ever had."""
-    for way, measured in _of(results, "migrate"):
+    """The largest resident set that a migration, or a validation, ever had."""
+    for way, measured in _of(results, "migrate", "validate"):
         peak = _peak(measured)
         target = f"≤ {MOST_BYTES / 1e6:.0f} MB"
-        yield Row(f"peak memory, from {_named(way)}", value=_megabytes(peak), target=target, met=peak <= MOST_BYTES)
+        name = f"peak memory, {'validating' if way.startswith('validate') else 'from'} {_named(way)}"
+        yield Row(name, value=_megabytes(peak), target=target, met=peak <= MOST_BYTES)
 
 
 def _large(results: Results) -> Iterator[Row]:

@@ -19,6 +19,7 @@ WAYS = {
     "migrate-1.5.9": "chromactl migrate, from 1.5.9",
     "migrate-0.6.3": "chromactl migrate, from 0.6.3",
     "migrate-path": "chromactl migrate, from a copied 0.6.3 directory",
+    "validate-1.5.9": "chromactl validate, of that from 1.5.9",
     "strict-1.5.9": "chromactl migrate --strict-phases, from 1.5.9",
     **{f"naive-{server}": f"naive client loop, nothing verified, from {server}" for server in SERVERS},
     **{f"again-{server}": f"finished run again, from {server}" for server in SERVERS},
@@ -50,8 +51,8 @@ def chosen(words: Iterable[str]) -> tuple[str, ...]:
         if not any(_means(word, way) for way in WAYS):
             raise ValueError(f"--ways {word}: no such way; there are {', '.join(WAYS)}")
     wanted = {way for way in WAYS if not words or any(_means(word, way) for word in words)}
-    # A run can only be done again where it was done.
-    wanted |= {f"migrate-{source_of(way)}" for way in wanted if way.startswith(("again-", "quick-"))}
+    # A run can only be done again, and validated, where it was done.
+    wanted |= {f"migrate-{source_of(way)}" for way in wanted if way.startswith(("again-", "quick-", "validate-"))}
     return tuple(way for way in WAYS if way in wanted | {INSERTS})
 
 

@@ -59,6 +59,15 @@ def test_the_naive_way_has_no_target() -> None:
     assert (row.value, row.target, row.met) == ("3.00", "", None)
 
 
+@pytest.mark.parametrize(("seconds", "met"), [(5.0, True), (5.01, False)])
+def test_a_validation_is_compared_with_the_import_before_it(seconds: float, met: bool) -> None:
+    measured = results(validate_1__5__9=[{**entry, "import": 5.0} for entry in went(4, seconds, 9, memory=301e6)])
+    row = found(measured, "chromactl validate")
+    assert (row.median, row.value, row.target, row.met) == (seconds, "1.00", "≤ 1.00 of the import", met)
+    row = found(measured, "peak memory, validating")
+    assert (row.value, row.target, row.met) == ("301 MB", "≤ 300 MB", False)
+
+
 def test_the_share_of_transform_and_validate() -> None:
     row = found(results(migrate_1__5__9=went(5, transforming=0.3)), "transform and validate")
     assert (row.value, row.met) == ("6.0%", False)
@@ -167,6 +176,7 @@ def test_ways_are_chosen_by_how_their_names_begin() -> None:
     assert chosen([]) == tuple(WAYS)
     assert chosen(["naive", "export-0.6.3"]) == ("inserts", "naive-1.5.9", "naive-0.6.3", "export-0.6.3")
     assert chosen(["quick-0.6.3"]) == ("inserts", "migrate-0.6.3", "quick-0.6.3")
+    assert chosen(["validate"]) == ("inserts", "migrate-1.5.9", "validate-1.5.9")
     with pytest.raises(ValueError, match="--ways mig: no such way"):
         chosen(["mig"])
 
