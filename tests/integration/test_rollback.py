@@ -23,6 +23,7 @@ from support.migrations import Watched, in_snapshot, watched
 from support.process import running
 from support.records import Made, Record, nasty, plain
 from support.servers import Server, chroma_server
+from support.trees import tree
 
 Pair = tuple[Database, Database]
 Begin = Callable[[Watched, Database, list[str]], tuple[list[str], dict[str, Made]]]
@@ -227,6 +228,33 @@ def test_a_run_that_broke_off_is_cleared_away(place: Place, former: tuple[Made, 
         way.watch.begin()
         assert way.report("--replace")["status"] == "complete"
     place.holds(PETS, NASTY)
+
+
+def test_a_directory_goes_back_and_a_dry_run_leaves_its_bytes(place: Place, tmp_path: Path) -> None:
+    with chroma_server(tmp_path / "new") as server:
+        Database(server).put(FORMER)
+    options = [
+        "--source-url",
+        place.source.url,
+        "--database",
+        place.source.name,
+        "--target-url",
+        f"path:{tmp_path}/new",
+    ]
+    place_of = ["--target-database", "default_database"]
+    migrated = place.chromactl("migrate", *options, *place_of, "--profile", "identity", "--replace", "--json")
+    assert migrated.code == 0, migrated.err
+    before = tree(tmp_path / "new")
+    assert place.rolled_back("--run", migrated.json["run"], "--dry-run")["status"] == "dry-run"
+    assert tree(tmp_path / "new") == before
+    report = place.rolled_back("--run", migrated.json["run"])
+    assert {name: entry["way"] for name, entry in report["collections"].items()} == {
+        "pets": "renamed",
+        "nasty": "removed",
+    }
+    with chroma_server(tmp_path / "new") as server:
+        assert Database(server).names() == ["pets"]
+        assert_holds(Database(server).records("pets"), FORMER.records, "l2")
 
 
 # A dry run

@@ -42,7 +42,7 @@ def rollback(config: RollbackConfig, console: Console, log_file: Path | None = N
     begun = perf_counter()
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(config.target))
-        target = stack.enter_context(contextlib.closing(open_database(config.target)))
+        target = stack.enter_context(contextlib.closing(open_database(config.target, only_look=config.dry_run)))
         undo, backup = _undo(config, target, stack)
         report = RollbackReport(
             status="dry-run" if config.dry_run else "restored",

@@ -87,8 +87,8 @@ def open_target(access: Access, source: str) -> Target:
     return _directory(access, writable=True)
 
 
-def open_database(access: Access) -> Database:
-    """The server or directory as something to change.
+def open_database(access: Access, *, only_look: bool = False) -> Database:
+    """The server or directory as something to change; to `only_look`, a copy of the directory.
 
     Raises:
         UsageError: it is a snapshot or a file, which are never changed.
@@ -96,6 +96,8 @@ def open_database(access: Access) -> Database:
     """
     if access.location.kind not in DATABASES:
         raise UsageError(f"{access.location.text}: never changed once it is complete; name a server or a directory")
+    if only_look and access.location.kind is Kind.DIRECTORY:
+        return _directory(access, writable=False)
     target = open_target(access, "")
     assert isinstance(target, HttpTarget)  # noqa: S101 (of these kinds there is no other)
     return target
