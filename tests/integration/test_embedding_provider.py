@@ -145,6 +145,21 @@ def test_a_wrong_key(both: Pair, chromactl: Chromactl, model: EmbeddingServer, t
         assert "an0ther" not in ended.complaint
 
 
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [(None, 3, "this key file cannot be read"), ("", 3, "the key is empty"), ("two words", 2, "a key is one word")],
+)
+def test_a_key_file_that_holds_none(
+    both: Pair, chromactl: Chromactl, model: EmbeddingServer, content: str | None, code: int, words: str
+) -> None:
+    if content is not None:
+        Path("odd").write_text(content)
+    ended = smoke(chromactl, both, *provider(model, "--embedding-key-file", "odd"))
+    assert (ended.code, ended.out) == (code, "")
+    assert words in ended.complaint
+    assert model.requests == []
+
+
 def test_refusals_are_the_models_own_words(both: Pair, chromactl: Chromactl, model: EmbeddingServer) -> None:
     options = ["--embedding-key-file", "key"]
     model.refuse = [500, 500]

@@ -37,7 +37,8 @@ def _find() -> str | None:
 
 def _apt_get(*arguments: str) -> str:
     """What it complained of; empty if it did as asked."""
-    command = ["apt-get", "--quiet=2", "--yes", "--no-install-recommends", *arguments]
+    settings = ["--quiet=2", "--yes", "--no-install-recommends", "--option=DPkg::Lock::Timeout=60"]
+    command = ["apt-get", *settings, *arguments]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
         ended = subprocess.run(  # noqa: S603 (fixed words)
