@@ -9,11 +9,12 @@ from typing import Generic, TypeVar
 
 import pytest
 
-pytest.register_assert_rewrite("support.databases", "support.store_contract")
+pytest.register_assert_rewrite("support.databases", "support.rollbacks", "support.store_contract")
 
 from support.command import Chromactl, clean_environment, in_process  # noqa: E402 (after the line above)
 from support.databases import Database, new_database, same_database  # noqa: E402
 from support.records import Made, menagerie  # noqa: E402
+from support.rollbacks import NASTY, PETS, Place  # noqa: E402
 from support.servers import Server, TokenHeader, Version, chroma_server  # noqa: E402
 
 LEGACY_TOKEN = "legacy-s3cret-token"
@@ -132,3 +133,10 @@ def filled(pair: tuple[Database, Database]) -> Fill:
         return pair
 
     return fill
+
+
+@pytest.fixture
+def place(pair: tuple[Database, Database], chromactl: Chromactl) -> Place:
+    """A pair whose first holds what rollbacks are about."""
+    pair[0].put(PETS, NASTY)
+    return Place(pair, chromactl)
