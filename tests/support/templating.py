@@ -17,16 +17,25 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 def render(role: str, template: str, **variables: Any) -> str:
     """The text that the template of the role becomes, with the role's defaults and vars beneath the variables."""
+    path = ROLES / role / "templates" / template
+    text: str = _templar(role, variables).template(
+        trust_as_template(f"{{{{ lookup('ansible.builtin.template', '{path}') }}}}")
+    )
+    return text
+
+
+def value(role: str, variable: str, **variables: Any) -> Any:
+    """What a variable of the role comes to, with the role's defaults and vars beneath the variables."""
+    return _templar(role, variables).template(trust_as_template(f"{{{{ {variable} }}}}"))
+
+
+def _templar(role: str, variables: dict[str, Any]) -> Templar:
     known: dict[str, Any] = {"ansible_managed": "Ansible managed", "role_path": str(ROLES / role)}
     for part in ("defaults", "vars"):
         path = ROLES / role / part / "main.yml"
         if path.exists():
             known |= yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    known |= variables
-    templar = Templar(loader=DataLoader(), variables=_trusted(known))
-    path = ROLES / role / "templates" / template
-    text: str = templar.template(trust_as_template(f"{{{{ lookup('ansible.builtin.template', '{path}') }}}}"))
-    return text
+    return Templar(loader=DataLoader(), variables=_trusted(known | variables))
 
 
 def _trusted(value: Any) -> Any:

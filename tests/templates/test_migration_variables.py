@@ -1,0 +1,95 @@
+"""What the role `migration` makes of a verdict and of what is to be undone: its variables, without a host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.templating import value
+
+RUN, EARLIER = "20260102T000000-bbbbbb", "20260101T000000-aaaaaa"
+COMMON = {
+    "migration_source": {"name": "old", "url": "http://old:8000", "token_file": ""},
+    "migration_target": {"name": "new", "url": "http://new:8000", "token_file": "/etc/new.token"},
+    "migration_report": {"run": RUN},
+    "migration_verdict": {},
+    "migration_run_as": [],
+}
+
+
+def said(variable: str, **more: Any) -> Any:
+    return value("migration", variable, **(COMMON | more))
+
+
+def verdict(status: str, run: str = RUN) -> dict[str, str]:
+    return {"run": run, "overall_status": status, "report": "/logs/validation.md"}
+
+
+@pytest.mark.parametrize(
+    ("found", "accepted", "good"),
+    [
+        ({}, False, False),
+        (verdict("PASSED"), False, True),
+        (verdict("PASSED", EARLIER), False, False),
+        (verdict("WARNING"), False, False),
+        (verdict("WARNING"), "true", True),
+        (verdict("WARNING", EARLIER), True, False),
+        (verdict("FAILED"), True, False),
+    ],
+)
+def test_cutover_takes_a_good_verdict_of_the_very_run(found: dict[str, str], accepted: Any, good: bool) -> None:
+    assert said("__migration_verdict_is_good", migration_verdict=found, migration_accept_warnings=accepted) is good
+
+
+def test_a_passed_verdict_is_not_asked_for_twice_unless_something_moved_or_the_question_changed() -> None:
+    known = verdict("PASSED") | {"question": said("__migration_question")}
+    unchanged = {"stdout": '{"changed": false}'}
+    assert said("__migration_is_validated", migration_verdict=known, __migration_result=unchanged) is True
+    for other in (
+        {},
+        {"__migration_result": {"stdout": '{"changed": true}'}},
+        {"__migration_result": unchanged, "migration_validation_max_divergence": 0.19},
+        {"__migration_result": unchanged, "migration_validation_against": "snapshot"},
+        {"__migration_result": unchanged, "migration_report": {"run": EARLIER}},
+        {"__migration_result": unchanged, "migration_verdict": known | {"overall_status": "WARNING"}},
+    ):
+        assert said("__migration_is_validated", **({"migration_verdict": known} | other)) is False
+
+
+def test_every_threshold_is_an_option_of_the_validation() -> None:
+    options = said("__migration_question")["options"]
+    assert options == [
+        "--stored-queries=20",
+        "--max-data-loss=0.05",
+        "--divergence-warning=0.1",
+        "--max-divergence=0.2",
+        "--query-divergence-warning=0.3",
+        "--limit-ms=300.0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "way"),
+    [
+        ({}, ["--run", RUN]),
+        ({"migration_report": {}, "migration_undone": {"run": EARLIER}}, ["--run", EARLIER]),
+        ({"migration_rollback_run": EARLIER}, ["--run", EARLIER]),
+        ({"migration_rollback_backup": "/backups/one"}, ["--backup-path", "/backups/one"]),
+        (
+            {"migration_verdict": verdict("FAILED")},
+            ["--run", RUN, "--validation-report", "/logs/validation.md"],
+        ),
+        ({"migration_verdict": verdict("FAILED"), "migration_rollback_run": EARLIER}, ["--run", EARLIER]),
+        ({"migration_verdict": verdict("WARNING")}, ["--run", RUN]),
+    ],
+)
+def test_the_way_back(more: dict[str, Any], way: list[str]) -> None:
+    assert said("__migration_way_back", **more) == way
+
+
+@pytest.mark.parametrize("given", [["one", "two"], "one,two"])
+def test_collections_are_a_list_or_words_on_the_command_line(given: Any) -> None:
+    words = said("__migration_rollback", migration_rollback_collections=given)
+    assert [words[place + 1] for place, word in enumerate(words) if word == "--collection"] == ["one", "two"]
+    assert words[words.index("--restore-token-file") + 1] == "/etc/new.token"
