@@ -30,6 +30,7 @@ class _LogFile(logging.FileHandler):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
+        path.chmod(0o640)  # like every report: for the group, not for everybody
         self._path = path
         self._failed = False
 

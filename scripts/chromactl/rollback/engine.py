@@ -62,7 +62,7 @@ def rollback(config: RollbackConfig, console: Console, log_file: Path | None = N
             report.status = "unchanged"
             undo.clear(report.steps)
         report.seconds = perf_counter() - begun
-        if report.changed:
+        if report.changed and not config.dry_run:
             report.write(config.report_output)
     return report
 

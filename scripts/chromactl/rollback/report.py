@@ -37,8 +37,8 @@ class RollbackReport:
 
     @property
     def changed(self) -> bool:
-        """Whether the target was changed."""
-        return self.status == "restored"
+        """Whether the target was changed; of a dry run, whether it would be."""
+        return self.status != "unchanged" and any(step.changes for step in self.steps)
 
     def as_json(self) -> dict[str, Any]:
         """The object that `--json` prints, and the JSON report; paths are absolute, times in seconds."""

@@ -55,6 +55,7 @@ class OffenderFile:
         files.make_folder(self.path.parent)
         with files.explained(self.path):
             self._file = self._partial.open("wb")
+            self._partial.chmod(0o640)
         return self
 
     def write(self, test: int, offender: Offender) -> None:
