@@ -174,7 +174,8 @@ def check(place: Place) -> None:
         assert target.names() == [made.name for made in wanted]
         for made in wanted:
             assert_holds(target.records(made.name), made.records, made.space)
-    (ledger,) = place.folder.glob("migration_checkpoints/run-*/ledger.jsonl")
+    (plan,) = place.folder.glob("migration_checkpoints/run-*/plan.json")
+    ledger = plan.with_name("ledger.jsonl")
     notes = Counter((entry["step"], entry["collection"], entry["number"]) for entry in entries(ledger))
     assert {step for (step, *_), times in notes.items() if times > 1} <= {"import-begun"}
     pieces = {key[1:] for key in notes}

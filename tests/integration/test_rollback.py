@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +215,24 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(place: Place) -> 
     assert place.state() == before
     assert not Path("rollback_report.md").exists()
     assert not list(Path("migration_backups").glob("failed-*"))
+
+
+def test_a_target_that_lost_vectors_is_rolled_back_and_the_archive_says_what_it_lacks(
+    place: Place, tmp_path: Path
+) -> None:
+    """The index lost them, the counts are right: just what a rollback is for must not stop it."""
+    target = f"path:{tmp_path}/new"
+    source = ["--source-url", place.source.url, "--database", place.source.name]
+    migrate = ["migrate", *source, "--target-url", target, "--target-database", "default_database"]
+    migrated = place.chromactl(*migrate, "--profile", "identity", "--json")
+    assert migrated.code == 0, migrated.err
+    lost = [record.id for record in PETS.records[:3]]
+    with closing(sqlite3.connect(tmp_path / "new" / "chroma.sqlite3")) as connection, connection:
+        for name in lost:
+            assert connection.execute("DELETE FROM embeddings_queue WHERE id = ?", (name,)).rowcount
+    report = place.rolled_back("--run", migrated.json["run"])
+    assert report["status"] == "restored"
+    assert report["not_archived"] == {"pets": 3}
+    assert set(in_snapshot(report["archive"])["pets"]) == {record.id for record in PETS.records} - set(lost)
+    page = Path("rollback_report.md").read_text(encoding="utf-8")
+    assert all(name in page for name in lost)
