@@ -16,7 +16,7 @@ ENV_FILE = ".env"
 MAX_TOKEN_FILE_BYTES = 4096
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
-_SECRETS = {"chroma_auth_token"}
+_SECRETS = {"chroma_auth_token", "database_url"}
 
 
 class Settings(BaseSettings):
@@ -54,13 +54,31 @@ class Settings(BaseSettings):
     chroma_resolve_seconds: float = Field(default=5.0, ge=0, le=3600, description="seconds, 0 to 3600")
     chroma_threads: int = Field(default=16, ge=1, le=256, description="concurrent calls to Chroma, 1 to 256")
 
+    database_url: SecretStr | None = Field(
+        default=None, description="postgresql://user@host:port/database, or empty for a PostgreSQL of its own"
+    )
+    database_password_file: Path | None = Field(default=None, description="a readable file that holds the password")
+    database_path: Path = Field(default=Path("data/postgres"), description="the directory of its own PostgreSQL")
+    database_pool_size: int = Field(default=10, ge=1, le=200, description="connections of one process, 1 to 200")
+    database_timeout_seconds: float = Field(default=5.0, gt=0, le=600, description="seconds, above 0 up to 600")
+
+    api_key_cache_seconds: float = Field(default=10.0, ge=0, le=3600, description="seconds, 0 to 3600")
+
+    index_batch_size: int = Field(default=500, ge=1, le=5000, description="records a batch, 1 to 5000")
+    index_concurrency: int = Field(default=2, ge=1, le=16, description="batches at once in one process, 1 to 16")
+    index_poll_seconds: float = Field(default=1.0, gt=0, le=60, description="seconds, above 0 up to 60")
+    index_max_attempts: int = Field(default=8, ge=1, le=100, description="attempts before a dead letter, 1 to 100")
+    index_tombstone_days: int = Field(default=90, ge=1, le=3650, description="days, 1 to 3650")
+    search_degraded: bool = Field(default=True, description="true to answer from PostgreSQL while Chroma is down")
+
     embedding_provider: Literal["hashing"] = Field(default="hashing", description="hashing (the only provider yet)")
     embedding_dimension: int = Field(default=768, ge=1, le=16384, description="a dimension, 1 to 16384")
 
-    memory_collection: str = Field(default="memories", min_length=3, description="a collection's name")
     rag_collections: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="collection names separated by commas; empty for every one"
+        default=(), description="collection names separated by commas, or * for every one that is no tenant's"
     )
+    rag_passage_characters: int = Field(default=1000, ge=100, le=8192, description="characters, 100 to 8192")
+    rag_passage_overlap: int = Field(default=100, ge=0, le=4096, description="characters, less than half a passage")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG, INFO, WARNING or ERROR"
     )
@@ -96,11 +114,11 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _memories_are_no_passages(self) -> Self:
-        if self.memory_collection in self.rag_collections:
+    def _overlap_is_less_than_half(self) -> Self:
+        if 2 * self.rag_passage_overlap >= self.rag_passage_characters:
             raise ValueError(
-                f"RAG_COLLECTIONS names {self.memory_collection}, which is MEMORY_COLLECTION; take it out, "
-                "memories are searched at /memories/search"
+                f"RAG_PASSAGE_OVERLAP={self.rag_passage_overlap} is not less than half of "
+                f"RAG_PASSAGE_CHARACTERS={self.rag_passage_characters}"
             )
         return self
 

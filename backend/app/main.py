@@ -23,7 +23,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=SERVICE,
         version=VERSION,
-        description="Search over ChromaDB. Errors are problem details (RFC 9457).",
+        description="Memories and documents, searched by meaning. Errors are problem details (RFC 9457).",
         lifespan=lifespan,
     )
     app.state.settings = settings

@@ -24,11 +24,18 @@ RETRY_AFTER_SECONDS = 5
 # From the service's errors to HTTP; the first class that fits counts.
 _KINDS: tuple[tuple[type[errors.ServiceError], int, str], ...] = (
     (errors.FilterRefused, 400, "filter-refused"),
+    (errors.InvalidCursor, 400, "invalid-cursor"),
+    (errors.InvalidKey, 401, "invalid-key"),
+    (errors.UnknownMemory, 404, "unknown-memory"),
+    (errors.UnknownTenant, 404, "unknown-tenant"),
     (errors.UnknownCollection, 404, "unknown-collection"),
     (errors.DimensionMismatch, 409, "dimension-mismatch"),
     (errors.MixedMetrics, 409, "mixed-metrics"),
     (errors.CollectionMissing, 503, "collection-missing"),
     (errors.Overloaded, 503, "overloaded"),
+    (errors.DatabaseUnavailable, 503, "database-unavailable"),
+    (errors.EmbeddingUnavailable, 503, "embedding-unavailable"),
+    (errors.TextRefused, 422, "text-refused"),
     (errors.ChromaTimeout, 503, "chroma-timeout"),
     (errors.ChromaRefusedToken, 503, "chroma-refused-token"),
     (errors.NotAChroma, 503, "not-a-chroma"),
@@ -68,6 +75,8 @@ def problem_response(
         "detail": detail,
         **{key: value for key, value in extra.items() if value},
     }
+    if status == 401:
+        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
     if status == 503:
         headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
     return ProblemResponse(content, status, dict(headers) if headers else None)

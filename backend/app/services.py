@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from sqlalchemy import URL
 
 from app.config import Settings
 from app.core.chroma.store import Probe
 from app.core.chroma.stores import ChromaStores
+from app.core.chroma.writer import IndexWriter
+from app.core.database.database import Database
 from app.core.embedding import EmbeddingProvider, make_provider
+from app.core.index.indexer import Indexer
+from app.core.index.worker import Wakeup, Worker
+from app.core.keys.doorkeeper import Doorkeeper
+from app.core.keys.repository import KeyRepository
+from app.core.memory.repository import Memories
 from app.core.memory.semantic_memory import SemanticMemory
+from app.core.memory.tenant import Kind
 from app.core.rag.retriever import Retriever
+from app.core.rag.splitter import Splitter
 from app.limits import Threads
 
 HEALTH_THREADS = 2
@@ -20,24 +30,44 @@ HEALTH_THREADS = 2
 class AppServices:
     """Memory, retriever and what they share. Make it inside the event loop; connects to nothing by itself."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, url: URL) -> None:
         self.settings = settings
         self.embedder: EmbeddingProvider = make_provider(settings)
+        self.database = Database(url, settings.database_pool_size, settings.database_timeout_seconds)
+        self.doorkeeper = Doorkeeper(KeyRepository(self.database), settings.api_key_cache_seconds)
+        self.memories = Memories(self.database, "memory")
+        self.passages = Memories(self.database, "passage")
+        self.splitter = Splitter(settings.rag_passage_characters, settings.rag_passage_overlap)
         self.stores = ChromaStores(settings)
-        self.memory = SemanticMemory(self.stores.memory, self.embedder, settings.memory_collection)
-        self.retriever = Retriever(self.stores.rag, self.embedder, settings.rag_collections, settings.memory_collection)
         self.threads = Threads(settings.chroma_threads)
+        self.semantic_memory = SemanticMemory(self.stores.memory, self.embedder, self.threads)
+        self.retriever = Retriever(self.stores.rag, self.embedder, settings.rag_collections, self.threads)
         # of its own, so that health is told also when every search waits
         self.health_threads = Threads(HEALTH_THREADS)
 
+    def worker(self) -> Worker:
+        """An index worker on these stores."""
+        settings = self.settings
+        writers: dict[Kind, IndexWriter] = {
+            "memory": IndexWriter(self.stores.memory.session),
+            "passage": IndexWriter(self.stores.rag.session),
+        }
+        indexer = Indexer(self.database, writers, self.embedder, settings.index_batch_size, settings.index_max_attempts)
+        wakeup = Wakeup(self.database.url)
+        return Worker(indexer, wakeup, settings.index_concurrency, settings.index_poll_seconds)
+
     def probe(self) -> Probe:
-        """Counts of the memory and of the served collections; the slower store's latency."""
-        memory = self.settings.memory_collection
+        """Counts of all collections; the slower store's latency."""
         if self.stores.memory is self.stores.rag:
-            return self.stores.rag.probe(lambda name: name == memory or self.retriever.serves(name))
-        remembered = self.stores.memory.probe(lambda name: name == memory)
-        served = self.stores.rag.probe(self.retriever.serves)
+            return self.stores.rag.probe(lambda _: True)
+        remembered = self.stores.memory.probe(lambda _: True)
+        served = self.stores.rag.probe(lambda _: True)
         return Probe(remembered.counts | served.counts, max(remembered.latency_seconds, served.latency_seconds))
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self.database.close()
+        self.stores.close()
 
 
 def _services(request: Request) -> AppServices:

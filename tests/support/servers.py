@@ -106,10 +106,10 @@ class Process(AbstractContextManager["Process"]):
         """Its exit code; subprocess.TimeoutExpired when it is still running then."""
         return self.popen.wait(timeout=seconds)
 
-    def stop(self) -> int:
-        """SIGTERM, SIGKILL after a deadline; the exit code."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """SIGTERM or another signal, SIGKILL after a deadline; the exit code."""
         if self.running:
-            self.popen.terminate()
+            self.popen.send_signal(number)
             self.popen.send_signal(signal.SIGCONT)  # a paused one would never hear of it
             try:
                 return self.popen.wait(timeout=STOP_DEADLINE_SECONDS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -70,6 +72,14 @@ def in_process(folder: Path, **settings: Any) -> Iterator[TestClient]:
         yield client
 
 
+_number = itertools.count(1)
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The headers of who holds the key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
 @dataclass(frozen=True)
 class Service:
     """A running service: its address, its process (the parent of its workers), a client."""
@@ -91,6 +101,41 @@ def uvicorn_argv(port: int, workers: int = 1) -> list[str]:
     """The command that operators run."""
     argv = [sys.executable, "-m", "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", str(port)]
     return argv if workers == 1 else [*argv, "--workers", str(workers)]
+
+
+def run_app(folder: Path, variables: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `app …` in the folder to its end."""
+    return subprocess.run(  # noqa: S603 (the tests' own arguments)
+        [sys.executable, "-m", "app", *arguments],
+        cwd=folder,
+        env=child_environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def issue_key(folder: Path, variables: Mapping[str, str], user: str = "ann", project: str = "first") -> str:
+    """A key for the tenant, by `app keys issue`."""
+    ended = run_app(folder, variables, "keys", "issue", "--user", user, "--project", project)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def upgrade_database(folder: Path, variables: Mapping[str, str]) -> None:
+    """Make the tables, by `app database upgrade`."""
+    ended = run_app(folder, variables, "database", "upgrade")
+    assert ended.returncode == 0, ended.stderr
+
+
+@contextmanager
+def index_worker(folder: Path, variables: Mapping[str, str]) -> Iterator[Process]:
+    """Run `app worker` in the folder until the block ends."""
+    name = f"worker-{next(_number)}.log"
+    process = Process([sys.executable, "-m", "app", "worker"], folder / name, child_environment(**variables), folder)
+    with process.start():
+        yield process
 
 
 @contextmanager

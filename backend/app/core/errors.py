@@ -49,6 +49,42 @@ class NotAChroma(ChromaUnavailable):
     """What answers at this address is not a Chroma server that this service understands."""
 
 
+class ChromaFailed(ChromaUnavailable):
+    """Chroma answered with an error of its own."""
+
+
+class RecordsRefused(ServiceError):
+    """Chroma does not take these records as they are."""
+
+
+class DatabaseUnavailable(ServiceError):
+    """PostgreSQL cannot be reached."""
+
+
+class EmbeddingUnavailable(ServiceError):
+    """The embedding provider cannot be reached."""
+
+
+class TextRefused(ServiceError):
+    """The embedding provider does not take this text."""
+
+
+class UnknownMemory(ServiceError):
+    """There is no such memory."""
+
+
+class UnknownTenant(ServiceError):
+    """There is no such tenant."""
+
+
+class InvalidCursor(ServiceError):
+    """The cursor is not one that a page of this list has given."""
+
+
+class InvalidKey(ServiceError):
+    """The API key is not valid."""
+
+
 class Overloaded(ServiceError):
     """Too many requests are waiting for Chroma."""
 

@@ -8,8 +8,10 @@ nothing below them builds an embedding function from what the server has stored 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chromadb.api import ServerAPI
 from chromadb.api.fastapi import FastAPI
@@ -18,6 +20,8 @@ from chromadb.api.rust import RustBindingsAPI
 from chromadb.config import Settings as ChromaSettings
 from chromadb.config import System
 from chromadb.types import Collection as CollectionModel
+from numpy import float32
+from numpy.typing import NDArray
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
@@ -56,9 +60,42 @@ class ChromaClient:
         """Raise when tenant or database do not exist: listing them would merely be empty."""
         self.api.get_database(self.database, tenant=self.tenant)
 
-    def list(self) -> list[CollectionModel]:
+    def collections(self) -> list[CollectionModel]:
         """Every collection, as a description: id, name, metadata, configuration, dimension."""
         return list(self.api.list_collections(tenant=self.tenant, database=self.database))
+
+    def get(self, name: str) -> CollectionModel:
+        """The collection that has this name now."""
+        return self.api.get_collection(name, tenant=self.tenant, database=self.database)
+
+    def get_or_create(self, name: str) -> CollectionModel:
+        """The same; made when there is none, with the cosine metric and no embedding function."""
+        return self.api.create_collection(
+            name,
+            configuration={"hnsw": {"space": "cosine"}},
+            get_or_create=True,
+            tenant=self.tenant,
+            database=self.database,
+        )
+
+    def upsert(
+        self,
+        collection: Collection,
+        ids: list[str],
+        vectors: NDArray[float32],
+        documents: list[str],
+        metadatas: list[dict[str, Any]],
+    ) -> None:
+        """Add or change records; vectors: float32[n, dim]. A null in metadata takes the key away."""
+        rows: list[Mapping[str, Any]] = [*metadatas]
+        # Collection.upsert would not let a null pass, though server and directory take it
+        self.api._upsert(
+            collection.id, ids, list(vectors), rows, documents, None, tenant=self.tenant, database=self.database
+        )
+
+    def heartbeat(self) -> int:
+        """Nanoseconds since 1970 by Chroma's clock."""
+        return self.api.heartbeat()
 
     def bind(self, model: CollectionModel) -> Collection:
         """The collection, ready to be asked. It is named by its id: a new name changes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import httpx
 from chromadb.errors import (
@@ -15,6 +16,7 @@ from chromadb.errors import (
 )
 
 from app.core.errors import (
+    ChromaFailed,
     ChromaRefusedToken,
     ChromaTimeout,
     ChromaUnavailable,
@@ -22,11 +24,20 @@ from app.core.errors import (
     DimensionMismatch,
     FilterRefused,
     NotAChroma,
+    RecordsRefused,
     ServiceError,
 )
 
 _TOKEN_HINT = "Check CHROMA_AUTH_TOKEN or CHROMA_AUTH_TOKEN_FILE, and whether the token was rotated."  # noqa: S105
 _ADDRESS_HINT = "Check CHROMA_HOST, CHROMA_PORT and CHROMA_SSL."
+
+
+class Purpose(Enum):
+    """What a call was for: an error about what was sent is the caller's who sent it."""
+
+    LOOK = auto()
+    FILTERED = auto()  # with a filter of the caller
+    WRITE = auto()  # with records
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,8 @@ def is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
 
 
-def translate(error: BaseException, target: Target, filtered: bool = False) -> ServiceError:
-    """The service's error for one of chromadb's. `filtered`: the call carried a filter of the caller."""
+def translate(error: BaseException, target: Target, purpose: Purpose = Purpose.LOOK) -> ServiceError:
+    """The service's error for one of chromadb's."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, httpx.HTTPError):
@@ -63,15 +74,17 @@ def translate(error: BaseException, target: Target, filtered: bool = False) -> S
         return ChromaRefusedToken(f"{target} refused the token.", hint=_TOKEN_HINT)
     if isinstance(error, InvalidDimensionException) or "embedding with dimension" in str(error):
         return DimensionMismatch(f"{target} refused the query's vector: {_short(error)}.")
-    if filtered and isinstance(error, InvalidArgumentError):
+    if purpose is Purpose.FILTERED and isinstance(error, InvalidArgumentError):
         return FilterRefused(f"{target} refused the filter: {_short(error)}.")
+    if purpose is Purpose.WRITE and _is_about_records(error):
+        return RecordsRefused(f"{target} refused the records: {_short(error)}.")
     if not target.remote:
         return ChromaUnavailable(
             f"{target} cannot be used: {type(error).__name__}: {_short(error)}.",
             hint="See whether it is a database of this Chroma version or older, writable, and its disk not full.",
         )
     if isinstance(error, ChromaError):
-        return ChromaUnavailable(
+        return ChromaFailed(
             f"{target} answered with an error ({error.name()}): {_short(error)}.", hint="Look into its log."
         )
     if isinstance(error.__context__, httpx.HTTPStatusError):
@@ -80,6 +93,14 @@ def translate(error: BaseException, target: Target, filtered: bool = False) -> S
         # an answer that is not JSON, or JSON of another shape
         return NotAChroma(f"{target} answers, but not as a Chroma server would.", hint=_ADDRESS_HINT)
     return ChromaUnavailable(f"{target} failed: {type(error).__name__}: {_short(error)}.", hint="Look into its log.")
+
+
+def _is_about_records(error: BaseException) -> bool:
+    """Whether what was sent is at fault: refused as invalid (400, 422), as too much (413), or by the client itself."""
+    if isinstance(error, (InvalidArgumentError, ValueError)):
+        return True
+    cause = error.__context__
+    return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code in (400, 413, 422)
 
 
 def _transport(error: httpx.HTTPError, target: Target) -> ChromaUnavailable:

@@ -9,6 +9,7 @@ from app.config import Settings
 from app.core.chroma.client import ChromaClient, http_client, persistent_client
 from app.core.chroma.failures import Target
 from app.core.chroma.lock import DirectoryLock
+from app.core.chroma.session import Session
 from app.core.chroma.store import ChromaStore
 from app.core.errors import ChromaRefusedToken, StartupError
 
@@ -46,7 +47,7 @@ class ChromaStores:
     def close(self) -> None:
         """Close what is open, then let go of the directories."""
         for store in {self.memory, self.rag}:
-            store.close()
+            store.session.close()
         self._release()
 
     def _release(self) -> None:
@@ -65,9 +66,11 @@ def _http_store(settings: Settings) -> ChromaStore:
             raise ChromaRefusedToken(f"There is no token for {target}: {error}.") from None
         return http_client(settings)
 
-    return ChromaStore(connect, target, settings.chroma_resolve_seconds, settings.token)
+    return ChromaStore(Session(connect, target, settings.token), settings.chroma_resolve_seconds)
 
 
 def _persistent_store(settings: Settings, directory: Path) -> ChromaStore:
     target = Target(f"The Chroma directory {directory}", remote=False)
-    return ChromaStore(partial(persistent_client, settings, directory), target, settings.chroma_resolve_seconds)
+    return ChromaStore(
+        Session(partial(persistent_client, settings, directory), target), settings.chroma_resolve_seconds
+    )

@@ -27,6 +27,7 @@ class HashingEmbedder:
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
+        self.model = f"hashing-{dimension}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Unit vectors, float32[n, dimension]. A text without a word counts as one empty word."""

@@ -17,8 +17,15 @@ class EmbeddingProvider(Protocol):
         """Its name, as EMBEDDING_PROVIDER spells it."""
 
     @property
+    def model(self) -> str:
+        """What made the vectors: equal names, equal vectors for equal texts. Stored beside each embedding."""
+
+    @property
     def dimension(self) -> int:
         """The length of its vectors."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[float32]:
-        """One vector a text: float32[n, dimension]."""
+        """One vector a text: float32[n, dimension]. Blocks.
+
+        Raises EmbeddingUnavailable, TextRefused.
+        """

@@ -1,0 +1,1 @@
+"""How the schema comes to be: one file a step, oldest first."""

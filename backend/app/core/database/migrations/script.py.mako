@@ -1,0 +1,17 @@
+"""${message}."""
+
+from __future__ import annotations
+
+from alembic import op
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+
+
+def upgrade() -> None:
+    """Expand: old and new code both run on the result."""
+
+
+def downgrade() -> None:
+    """Back, where nothing is lost by it."""
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""From PostgreSQL into Chroma: the outbox, the worker that empties it, dead letters, replay, rebuild."""

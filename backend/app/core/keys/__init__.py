@@ -1,0 +1,1 @@
+"""API keys: who may come in, and as which tenant."""

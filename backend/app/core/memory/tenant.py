@@ -1,0 +1,41 @@
+"""Whose records they are, and the name of the collection that holds them: derived, never taken from input."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["memory", "passage"]
+
+_PREFIX: dict[Kind, str] = {"memory": "mem", "passage": "rag"}
+# Every name of a tenant's collection, and no other name that the service may be told to serve.
+_TENANT_COLLECTION = re.compile(r"(mem|rag)\.[a-z0-9-]{0,24}\.[0-9a-f]{32}")
+_READABLE = 24
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Tenant:
+    """A user's project. An API key belongs to one, and sees nothing of any other."""
+
+    user_id: str
+    project_id: str
+
+    def collection(self, kind: Kind) -> str:
+        """The name of the Chroma collection: `mem.<readable part>.<128 bits of SHA-256 of user and project>`.
+
+        Chroma takes 3 to 512 of [a-zA-Z0-9._-], beginning and ending with a letter or digit.
+        """
+        # each length-prefixed by a separator that neither may hold, so that ("a", "bc") is not ("ab", "c")
+        digest = hashlib.sha256(f"{self.user_id}\x00{self.project_id}".encode()).hexdigest()[:32]
+        readable = re.sub(r"[^a-z0-9]+", "-", f"{self.user_id}-{self.project_id}".lower()).strip("-")[:_READABLE]
+        return f"{_PREFIX[kind]}.{readable}.{digest}"
+
+    def __str__(self) -> str:
+        return f"{self.user_id}/{self.project_id}"
+
+
+def is_tenant_collection(name: str) -> bool:
+    """Whether a collection of this name belongs to a tenant."""
+    return _TENANT_COLLECTION.fullmatch(name) is not None
