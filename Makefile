@@ -16,7 +16,7 @@ export LOCAL_PREFIX
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAYBOOK = $(BIN)/ansible-playbook -i inventories/$(ENV)
 
-.PHONY: help setup wheels quickstart check lint test verify bench docs lock stop clean
+.PHONY: help setup wheels quickstart check lint test verify bench bench-service docs lock stop clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ test: check ## Everything: check, then the integration tests against real server
 bench: setup ## Measure a whole migration against bare inserts, into docs/ (BENCH_FLAGS=--large for a large one too)
 	@$(BIN)/python bench/migrate.py --json docs/benchmarks.json --chart docs/benchmarks.svg \
 	  --markdown docs/benchmarks.md $(BENCH_FLAGS)
+
+bench-service: setup ## Measure the service: search, writes, backlog, rebuild, into docs/ (BENCH_FLAGS as of bench/service.py)
+	@$(BIN)/python bench/service.py --json docs/benchmarks-service.json --markdown docs/benchmarks.md $(BENCH_FLAGS)
 
 docs: setup ## Write the generated parts of the documentation again
 	@$(BIN)/python docs/generate.py

@@ -18,8 +18,8 @@ MOST_BYTES = 300e6
 MOST_GROWTH = 1.2
 MOST_SECONDS_AGAIN = 5.0
 
-BEGIN = "<!-- measured: written by `make bench` -->"
-END = "<!-- end of measured -->"
+MARK = "measured: written by `make bench`"
+_END = "<!-- end of measured -->"
 _COLUMNS = ("way", "median s", "min s", "ratio", "target", "met")
 
 
@@ -211,16 +211,17 @@ def _cells(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def replace_measured(page: str, measured: str) -> str:
-    """The page with what stands between the two markers replaced.
+def replace_measured(page: str, measured: str, mark: str = MARK) -> str:
+    """The page with what stands between the mark and the next end of measured replaced.
 
     Raises:
-        ValueError: the page has not exactly one of each, in this order.
+        ValueError: the page has not exactly one such mark, with an end after it.
     """
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"the page needs one line {BEGIN!r} and after it one line {END!r}")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{measured}\n\n{END}{rest.split(END)[1]}"
+    begin = f"<!-- {mark} -->"
+    before, found, rest = page.partition(begin)
+    if not found or begin in rest or _END not in rest:
+        raise ValueError(f"the page needs one line {begin!r} and after it a line {_END!r}")
+    return f"{before}{begin}\n\n{measured}\n\n{_END}{rest.partition(_END)[2]}"
 
 
 def panels(results: Results) -> list[Panel]:

