@@ -6,6 +6,7 @@ import os
 import string
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
@@ -14,9 +15,10 @@ from app.core.errors import InvalidSettings
 
 ENV_FILE = ".env"
 MAX_TOKEN_FILE_BYTES = 4096
+ONNX_DIMENSION = 384
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
-_SECRETS = {"chroma_auth_token", "database_url"}
+_SECRETS = {"chroma_auth_token", "database_url", "embedding_api_key"}
 
 
 class Settings(BaseSettings):
@@ -69,10 +71,26 @@ class Settings(BaseSettings):
     index_poll_seconds: float = Field(default=1.0, gt=0, le=60, description="seconds, above 0 up to 60")
     index_max_attempts: int = Field(default=8, ge=1, le=100, description="attempts before a dead letter, 1 to 100")
     index_tombstone_days: int = Field(default=90, ge=1, le=3650, description="days, 1 to 3650")
+    index_metrics_port: int = Field(default=0, ge=0, le=65535, description="a port, or 0 for none")
+    index_metrics_host: str = Field(
+        default="127.0.0.1", pattern=r"^[A-Za-z0-9._:-]+$", description="an address of this host"
+    )
     search_degraded: bool = Field(default=True, description="true to answer from PostgreSQL while Chroma is down")
 
-    embedding_provider: Literal["hashing"] = Field(default="hashing", description="hashing (the only provider yet)")
+    embedding_provider: Literal["hashing", "openai", "onnx"] = Field(
+        default="hashing", description="hashing (no model: development and tests), openai (an API) or onnx (MiniLM)"
+    )
     embedding_dimension: int = Field(default=768, ge=1, le=16384, description="a dimension, 1 to 16384")
+    embedding_url: str | None = Field(default=None, description="http://host:port/v1 or https://…, without user or key")
+    embedding_model: str | None = Field(default=None, description="the model's name, as the API calls it")
+    embedding_api_key: SecretStr | None = Field(default=None, description="ASCII letters, digits and punctuation only")
+    embedding_api_key_file: Path | None = Field(default=None, description="a readable file that holds the key only")
+    embedding_batch: int = Field(default=64, ge=1, le=2048, description="texts in one request, 1 to 2048")
+    embedding_timeout_seconds: float = Field(default=10.0, gt=0, le=600, description="seconds, above 0 up to 600")
+    embedding_send_dimension: bool = Field(
+        default=False, description="true for a model that makes vectors of the dimension it is asked for"
+    )
+    embedding_model_path: Path | None = Field(default=None, description="a folder with model.onnx and tokenizer.json")
 
     rag_collections: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="collection names separated by commas, or * for every one that is no tenant's"
@@ -81,6 +99,9 @@ class Settings(BaseSettings):
     rag_passage_overlap: int = Field(default=100, ge=0, le=4096, description="characters, less than half a passage")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="DEBUG, INFO, WARNING or ERROR"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="json, text, or auto (text on a terminal, json otherwise)"
     )
 
     @field_validator("rag_collections", mode="before")
@@ -96,22 +117,57 @@ class Settings(BaseSettings):
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("chroma_db_path", "chroma_persist_dir", "chroma_auth_token_file")
+    @field_validator(
+        *("chroma_db_path", "chroma_persist_dir", "chroma_auth_token_file", "database_path", "database_password_file"),
+        *("embedding_api_key_file", "embedding_model_path"),
+    )
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value else value
 
-    @field_validator("chroma_auth_token")
+    @field_validator("chroma_auth_token", "embedding_api_key")
     @classmethod
     def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
         return _checked_token(value.get_secret_value()) if value else None
 
     @model_validator(mode="after")
     def _one_token(self) -> Self:
-        if self.chroma_auth_token and self.chroma_auth_token_file:
-            raise ValueError("CHROMA_AUTH_TOKEN and CHROMA_AUTH_TOKEN_FILE are both set; keep one of them")
+        for one, other in (
+            ("chroma_auth_token", "chroma_auth_token_file"),
+            ("embedding_api_key", "embedding_api_key_file"),
+        ):
+            if getattr(self, one) and getattr(self, other):
+                raise ValueError(f"{one.upper()} and {other.upper()} are both set; keep one of them")
         self.token()
+        self.embedding_key()
         return self
+
+    @model_validator(mode="after")
+    def _provider_has_what_it_needs(self) -> Self:
+        if self.embedding_provider == "openai":
+            for name in ("embedding_url", "embedding_model"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"EMBEDDING_PROVIDER=openai: set {name.upper()} too")
+        if self.embedding_provider == "onnx" and self.embedding_dimension != ONNX_DIMENSION:
+            raise ValueError(
+                f"EMBEDDING_PROVIDER=onnx makes vectors of dimension {ONNX_DIMENSION}; "
+                f"set EMBEDDING_DIMENSION={ONNX_DIMENSION}"
+            )
+        return self
+
+    @field_validator("embedding_url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            sound = False
+        if not sound or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("it is not the address of an API")
+        return value
 
     @model_validator(mode="after")
     def _overlap_is_less_than_half(self) -> Self:
@@ -123,24 +179,31 @@ class Settings(BaseSettings):
         return self
 
     def token(self) -> SecretStr | None:
-        """The token, or None. A token file is read anew, so that a rotated token is picked up.
+        """The token for Chroma, or None. A token file is read anew, so that a rotated token is picked up.
 
         Raises ValueError when the file cannot be read or does not hold a token.
         """
-        if self.chroma_auth_token_file is None:
-            return self.chroma_auth_token
-        path = self.chroma_auth_token_file
-        try:
-            with path.open(encoding="ascii") as file:
-                text = file.read(MAX_TOKEN_FILE_BYTES).strip()
-        except OSError as error:
-            raise ValueError(f"CHROMA_AUTH_TOKEN_FILE {path} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"CHROMA_AUTH_TOKEN_FILE {path} is not a text file with a token") from None
-        try:
-            return _checked_token(text)
-        except ValueError as error:
-            raise ValueError(f"CHROMA_AUTH_TOKEN_FILE {path}: {error}") from None
+        return self.chroma_auth_token or _secret_in(self.chroma_auth_token_file, "CHROMA_AUTH_TOKEN_FILE")
+
+    def embedding_key(self) -> SecretStr | None:
+        """The key for the embedding API, or None; read anew and complained of like the token."""
+        return self.embedding_api_key or _secret_in(self.embedding_api_key_file, "EMBEDDING_API_KEY_FILE")
+
+
+def _secret_in(path: Path | None, variable: str) -> SecretStr | None:
+    if path is None:
+        return None
+    try:
+        with path.open(encoding="ascii") as file:
+            text = file.read(MAX_TOKEN_FILE_BYTES).strip()
+    except OSError as error:
+        raise ValueError(f"{variable} {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{variable} {path} is not a text file with a token") from None
+    try:
+        return _checked_token(text)
+    except ValueError as error:
+        raise ValueError(f"{variable} {path}: {error}") from None
 
 
 def _checked_token(text: str) -> SecretStr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 import orjson
 
 from chromactl.embedding import hashing_embeddings
@@ -17,6 +19,8 @@ MODEL = "hash-by-http"
 
 Spoil = Callable[[dict[str, Any]], Any]
 """Makes of a good answer the one that is given; bytes are sent as they are."""
+Judge = Callable[[dict[str, Any]], tuple[int, Any] | None]
+"""Status and answer to a request that is not to be answered well."""
 
 
 @dataclass
@@ -31,21 +35,35 @@ class EmbeddingServer:
     refuse: list[int] = field(default_factory=list)
     """Statuses to answer the next requests with."""
     spoil: Spoil | None = None
+    judge: Judge | None = None
+    retry_after: str | None = None
+    bodies: list[dict[str, Any]] = field(default_factory=list)
 
     def answer(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> tuple[int, Any]:
         """Status and answer to one request."""
         self.requests.append((path, headers))
+        self.bodies.append(body)
         if self.key is not None and headers.get("authorization") != f"Bearer {self.key}":
             return 401, {"error": {"message": "Incorrect API key provided"}}
         if self.refuse:
             return self.refuse.pop(0), {"error": {"message": "the model is on fire"}}
         if path != "/v1/embeddings" or body["model"] != MODEL:
             return 404, {"error": {"message": f"no model {body['model']} at {path}"}}
+        if self.judge is not None and (judged := self.judge(body)) is not None:
+            return judged
         self.texts += body["input"]
-        vectors = hashing_embeddings(body["input"], self.dimension).tolist()
-        data = [{"object": "embedding", "index": place, "embedding": one} for place, one in enumerate(vectors)]
+        vectors = hashing_embeddings(body["input"], self.dimension)
+        as_text = body.get("encoding_format") == "base64"
+        data = [
+            {"object": "embedding", "index": place, "embedding": _base64(one) if as_text else one.tolist()}
+            for place, one in enumerate(vectors)
+        ]
         good = {"object": "list", "model": MODEL, "data": data[::-1]}
         return 200, good if self.spoil is None else self.spoil(good)
+
+
+def _base64(vector: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
 @contextmanager
@@ -60,6 +78,8 @@ def embedding_server(dimension: int, key: str | None = None) -> Iterator[Embeddi
             content = answer if isinstance(answer, bytes) else orjson.dumps(answer)
             self.send_response(status)
             self.send_header("content-length", str(len(content)))
+            if state.retry_after is not None:
+                self.send_header("retry-after", state.retry_after)
             self.end_headers()
             self.wfile.write(content)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from app.core.database.embedded import as_somebody, prepare, programs
+from app.core.database.programs import as_somebody, prepare, programs
 from support.servers import PORT_ATTEMPTS, Process, ServerDied, free_port
 
 USER = "postgres"

@@ -65,6 +65,10 @@ class EmbeddingUnavailable(ServiceError):
     """The embedding provider cannot be reached."""
 
 
+class WrongDimension(EmbeddingUnavailable):
+    """The embedding provider makes vectors of another dimension than EMBEDDING_DIMENSION."""
+
+
 class TextRefused(ServiceError):
     """The embedding provider does not take this text."""
 

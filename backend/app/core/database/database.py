@@ -55,7 +55,8 @@ class Database:
     """
 
     def __init__(self, url: URL, pool_size: int, timeout_seconds: float) -> None:
-        self.target = f"PostgreSQL at {url.host or 'its socket'}{f':{url.port}' if url.port else ''}"
+        port = f":{url.port}" if url.port else ""
+        self.target = f"PostgreSQL at {url.host}{port}" if url.host else "PostgreSQL at its socket"
         self.url = url
         self._timeout = timeout_seconds
         self._silent_until = float("-inf")
@@ -66,6 +67,8 @@ class Database:
             pool_timeout=timeout_seconds,
             # one round trip, so that nobody gets a connection that a restart of the server has ended
             pool_pre_ping=True,
+            # an error that nobody foresaw ends in the log: without what was to be stored
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": "chroma-stack",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,40 +15,53 @@ from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from app.core.database.database import CONNECT_SECONDS
+from app.core.database.refusals import is_unavailable, reason, sqlstate
 from app.core.errors import DatabaseUnavailable, StartupError
+
+log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 # pg_advisory_lock takes a number of our own choosing; this one spells "chst".
 LOCK = 0x63687374
+# How long to wait for another upgrade, and for a table that somebody uses: meanwhile others wait behind us.
+WAIT_SECONDS = 300
+LOCK_SECONDS = 10
+
+_LOCK_NOT_AVAILABLE = "55P03"
+_DIMENSION = text(
+    "SELECT atttypmod FROM pg_attribute "
+    "WHERE attrelid = to_regclass('memory_logs') AND attname = 'embedding' AND NOT attisdropped"
+)
 
 
 def upgrade(url: URL, dimension: int) -> list[str]:
     """Run the versions that are missing and return their names, oldest first; none when it is up to date.
 
     Whoever comes second waits for the first. `dimension` is that of the embeddings, used when the tables are made.
-    Raises DatabaseUnavailable.
+    Raises DatabaseUnavailable; StartupError where PostgreSQL does not let us.
     """
     with _connection(url) as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": LOCK})
-        connection.commit()
+        _refuse_unsuitable(connection)
+        _wait_for_others(connection)
         before = _applied(connection)
         connection.rollback()
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes.update(connection=connection, dimension=dimension)
         known = _known()
         if before is not None and before not in known:
             return []  # a newer version of the service has been here; the schema is only ever added to
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes.update(connection=connection, dimension=dimension)
         command.upgrade(config, "head")
         return known[known.index(before) + 1 if before else 0 :]
 
 
-def check(url: URL, dimension: int) -> None:
-    """StartupError unless the schema has what this version needs and embeddings of this dimension.
+def check(url: URL, dimension: int) -> str:
+    """The schema's version. StartupError unless it has what we need, and embeddings of this dimension.
 
     Raises DatabaseUnavailable.
     """
     with _connection(url) as connection:
+        _refuse_unsuitable(connection)
         applied = _applied(connection)
         known = _known()
         if applied is None or (applied in known and applied != known[-1]):
@@ -55,17 +69,36 @@ def check(url: URL, dimension: int) -> None:
                 f"The database's schema is {applied or 'empty'}, this version needs {known[-1]}.",
                 hint="Run: app database upgrade",
             )
-        stored = connection.execute(
-            text(
-                "SELECT atttypmod FROM pg_attribute "
-                "WHERE attrelid = 'memory_logs'::regclass AND attname = 'embedding' AND NOT attisdropped"
-            )
-        ).scalar_one()
+        stored = connection.execute(_DIMENSION).scalar_one_or_none()
+        if stored is None:
+            raise StartupError("The database's schema has lost the table memory_logs.", hint="Restore a backup.")
         if stored != dimension:
             raise StartupError(
                 f"The database keeps embeddings of dimension {stored}, EMBEDDING_DIMENSION is {dimension}.",
                 hint=f"Set EMBEDDING_DIMENSION={stored} and a provider that makes such.",
             )
+        return applied
+
+
+def _refuse_unsuitable(connection: Connection) -> None:
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise StartupError(
+            f"The database's encoding is {encoding}; only UTF8 holds every text.",
+            hint="Make one: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+        )
+    connection.rollback()
+
+
+def _wait_for_others(connection: Connection) -> None:
+    """Take the lock of upgrades, which goes with the connection."""
+    lock = {"lock": LOCK}
+    if not connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), lock).scalar_one():
+        log.info("another upgrade is running; waiting for it, at most %d s", WAIT_SECONDS)
+        connection.execute(text(f"SET lock_timeout = '{WAIT_SECONDS}s'"))
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), lock)
+    connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
+    connection.commit()
 
 
 def _known() -> list[str]:
@@ -80,17 +113,24 @@ def _applied(connection: Connection) -> str | None:
 
 @contextmanager
 def _connection(url: URL) -> Iterator[Connection]:
+    """A connection of its own; what PostgreSQL says no to becomes a line."""
     engine = create_engine(url, connect_args={"connect_timeout": CONNECT_SECONDS})
     try:
-        connection = engine.connect()
-    except DBAPIError as error:
-        engine.dispose()
-        raise DatabaseUnavailable(
-            f"PostgreSQL cannot be reached: {str(error.orig).strip().splitlines()[-1][:300]}",
-            hint="Check DATABASE_URL and whether it runs.",
-        ) from None
-    try:
-        with connection:
+        with engine.connect() as connection:
             yield connection
+    except DBAPIError as error:
+        if is_unavailable(error):
+            raise DatabaseUnavailable(
+                f"PostgreSQL cannot be reached: {reason(error)}.", hint="Check DATABASE_URL and whether it runs."
+            ) from None
+        raise StartupError(f"PostgreSQL says: {reason(error)}.", hint=_hint(error)) from None
     finally:
         engine.dispose()
+
+
+def _hint(error: DBAPIError) -> str:
+    if sqlstate(error) == _LOCK_NOT_AVAILABLE:
+        return "Somebody keeps the table, or another upgrade is not getting on; nothing was changed. Try again."
+    if "vector" in str(error.orig):
+        return "Install pgvector for this server, and have a superuser run: CREATE EXTENSION vector"
+    return "Its log may say more; each step of an upgrade is done wholly or not at all."

@@ -40,6 +40,9 @@ class HashingEmbedder:
             rows[row] = total / math.sqrt(math.fsum(total * total))
         return rows
 
+    def close(self) -> None:
+        """It holds nothing."""
+
 
 @lru_cache(maxsize=4096)  # 6 KiB each at dimension 768
 def _token_vector(token: str, dimension: int) -> NDArray[np.float64]:

@@ -27,5 +27,8 @@ class EmbeddingProvider(Protocol):
     def embed(self, texts: Sequence[str]) -> NDArray[float32]:
         """One vector a text: float32[n, dimension]. Blocks.
 
-        Raises EmbeddingUnavailable, TextRefused.
+        Raises EmbeddingUnavailable, and TextRefused where a text is to blame, whatever else would be embedded.
         """
+
+    def close(self) -> None:
+        """Let go of what it holds."""
