@@ -7,8 +7,8 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from sqlalchemy import URL
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +18,11 @@ from app.core.database.database import database_url
 from app.core.database.embedded import EmbeddedPostgres
 from app.core.database.upgrade import check, upgrade
 from app.core.errors import DatabaseUnavailable, StartupError
-from app.services import AppServices
+
+if TYPE_CHECKING:  # they take seconds, and most commands of `app` need neither
+    from fastapi import FastAPI
+
+    from app.services import AppServices
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ async def running(settings: Settings) -> AsyncIterator[AppServices]:
 
     A PostgreSQL that is only not there yet is waited for by those who need it, not here.
     """
+    from app.services import AppServices
+
     async with AsyncExitStack() as stack:
         url = stack.enter_context(postgres(settings))
         services = AppServices(settings, url)

@@ -50,3 +50,11 @@ def test_only_root_changes_the_user() -> None:
 def test_a_changed_program_is_a_changed_entry() -> None:
     before, after = (entry(process_revision=[digest])["environment"] for digest in ("a", "b"))
     assert before != after
+
+
+def test_one_process_keeps_its_name_and_several_are_numbered_from_one() -> None:
+    assert "numprocs" not in entry()
+    assert entry()["stdout_logfile"] == "/p/var/log/chroma-stack/api.log"
+    several = entry(process_count=3)
+    assert (several["numprocs"], several["numprocs_start"], several["process_name"]) == ("3", "1", "%(process_num)d")
+    assert several["stdout_logfile"] == "/p/var/log/chroma-stack/api-%(process_num)d.log"

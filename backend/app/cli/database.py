@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from app.config import Settings
-from app.core.database.upgrade import upgrade
+from app.core.database.upgrade import missing, upgrade
 from app.startup import postgres
 
 
@@ -15,9 +17,19 @@ def database() -> None:
 
 
 @database.command("upgrade")
+@click.option("--dry-run", is_flag=True, help="Only say what is missing.")
+@click.option("--json", "as_json", is_flag=True, help='Print one object: {"changed": …, "upgraded": […]}.')
 @click.pass_obj
-def upgrade_schema(settings: Settings) -> None:
-    """Bring the schema to what this version needs. Running versions of the service go on working."""
+def upgrade_schema(settings: Settings, dry_run: bool, as_json: bool) -> None:
+    """Bring the schema to what this version needs. Running versions of the service go on working.
+
+    Any number may run this at once: the first one does it, the others wait and find it done.
+    """
     with postgres(settings) as url:
-        done = upgrade(url, settings.embedding_dimension)
-    click.echo(f"upgraded: {', '.join(done)}" if done else "up to date")
+        done = missing(url) if dry_run else upgrade(url, settings.embedding_dimension)
+    if as_json:
+        click.echo(json.dumps({"changed": bool(done), "upgraded": done}))
+    elif done:
+        click.echo(f"{'missing' if dry_run else 'upgraded'}: {', '.join(done)}")
+    else:
+        click.echo("up to date")

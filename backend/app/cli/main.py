@@ -7,6 +7,7 @@ import sys
 import click
 
 from app import SERVICE, VERSION
+from app.cli import key_file as key_file  # adds a command to `keys`
 from app.cli.database import database
 from app.cli.keys import keys
 from app.cli.worker import worker

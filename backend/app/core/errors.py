@@ -25,6 +25,10 @@ class InvalidSettings(StartupError):
     """A setting is invalid."""
 
 
+class KeyFileUnusable(StartupError):
+    """The file for the key cannot be used."""
+
+
 class DirectoryLocked(StartupError):
     """Another process has the Chroma directory open."""
 

@@ -70,9 +70,10 @@ class ChromaClient:
 
     def get_or_create(self, name: str) -> CollectionModel:
         """The same; made when there is none, with the cosine metric and no embedding function."""
+        # the metric as metadata: 0.5 and 0.6 answer a configuration with 500, later servers take either
         return self.api.create_collection(
             name,
-            configuration={"hnsw": {"space": "cosine"}},
+            metadata={"hnsw:space": "cosine"},
             get_or_create=True,
             tenant=self.tenant,
             database=self.database,

@@ -43,16 +43,20 @@ def upgrade(url: URL, dimension: int) -> list[str]:
     with _connection(url) as connection:
         _refuse_unsuitable(connection)
         _wait_for_others(connection)
-        before = _applied(connection)
+        todo = _missing(connection)
         connection.rollback()
-        known = _known()
-        if before is not None and before not in known:
-            return []  # a newer version of the service has been here; the schema is only ever added to
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes.update(connection=connection, dimension=dimension)
-        command.upgrade(config, "head")
-        return known[known.index(before) + 1 if before else 0 :]
+        if todo:
+            config = Config()
+            config.set_main_option("script_location", str(MIGRATIONS))
+            config.attributes.update(connection=connection, dimension=dimension)
+            command.upgrade(config, "head")
+        return todo
+
+
+def missing(url: URL) -> list[str]:
+    """The names of the versions that `upgrade` would run now, oldest first. Raises DatabaseUnavailable."""
+    with _connection(url) as connection:
+        return _missing(connection)
 
 
 def check(url: URL, dimension: int) -> str:
@@ -99,6 +103,14 @@ def _wait_for_others(connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), lock)
     connection.execute(text(f"SET lock_timeout = '{LOCK_SECONDS}s'"))
     connection.commit()
+
+
+def _missing(connection: Connection) -> list[str]:
+    before = _applied(connection)
+    known = _known()
+    if before is not None and before not in known:
+        return []  # a newer version of the service has been here; the schema is only ever added to
+    return known[known.index(before) + 1 if before else 0 :]
 
 
 def _known() -> list[str]:

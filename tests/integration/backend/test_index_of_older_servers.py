@@ -1,0 +1,38 @@
+"""The index worker writes to servers from before 1.0 too: until the cutover such a one is the live index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.config import Settings
+from app.core.chroma.stores import ChromaStores
+from app.core.chroma.writer import Entries, IndexWriter
+from support.servers import Version, chroma_server
+
+NAME = "mem.ann-first.0123456789abcdef0123456789abcdef"
+VECTORS = np.random.default_rng(7).normal(size=(3, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("version", ["0.5.23", "0.6.3", "1.0.21"])
+def test_records_are_put_replaced_found_and_removed(tmp_path: Path, version: Version) -> None:
+    with chroma_server(tmp_path / "chroma", version=version) as server:
+        stores = ChromaStores(
+            Settings(chroma_mode="http", chroma_host="127.0.0.1", chroma_port=server.port, embedding_dimension=8)
+        )
+        writer = IndexWriter(stores.memory.session)
+        ids = ["memory_log_1", "memory_log_2", "memory_log_3"]
+        writer.put(NAME, Entries(ids, VECTORS, ["one", "two", "three"], [{"task": "a", "priority": 1}] * 3))
+        writer.put(NAME, Entries(ids[:1], VECTORS[:1], ["another"], [{"task": "b"}]), replacing=ids[:1])
+        writer.remove(NAME, [ids[2], "memory_log_4"])
+        hits = stores.memory.query(NAME, VECTORS[0], 5)
+        assert [(hit.id, hit.document, hit.metadata) for hit in hits] == [
+            ("memory_log_1", "another", {"task": "b"}),
+            ("memory_log_2", "two", {"task": "a", "priority": 1}),
+        ]
+        similarity = VECTORS[0] @ VECTORS[1] / np.linalg.norm(VECTORS[0]) / np.linalg.norm(VECTORS[1])
+        assert [hit.metric for hit in hits] == ["cosine", "cosine"]
+        assert [hit.score for hit in hits] == pytest.approx([1, similarity], abs=1e-5)
+        stores.close()
