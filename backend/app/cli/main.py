@@ -10,12 +10,13 @@ from app import SERVICE, VERSION
 from app.cli import key_file as key_file  # adds a command to `keys`
 from app.cli.database import database
 from app.cli.keys import keys
+from app.cli.rebuild import rebuild, verify
 from app.cli.worker import worker
 from app.config import load_settings
-from app.core.errors import DirectoryLocked, ServiceError, StartupError
+from app.core.errors import DirectoryLocked, RebuildRunning, ServiceError, StartupError
 from app.startup import log_to_stderr
 
-# As chromactl's: 1 failed, 3 a precondition is not met, 5 somebody else has it, 130 interrupted.
+# As chromactl's: 1 failed, 3 a precondition is not met, 4 data differ, 5 somebody else has it, 130 interrupted.
 FAILED, PRECONDITION, LOCKED, INTERRUPTED = 1, 3, 5, 130
 
 
@@ -28,7 +29,7 @@ def app(context: click.Context) -> None:
     log_to_stderr(context.obj.log_level)
 
 
-for command in (database, keys, worker):
+for command in (database, keys, worker, rebuild, verify):
     app.add_command(command)
 
 
@@ -49,6 +50,6 @@ def main() -> None:
 
 
 def _code(error: ServiceError) -> int:
-    if isinstance(error, DirectoryLocked):
+    if isinstance(error, DirectoryLocked | RebuildRunning):
         return LOCKED
     return PRECONDITION if isinstance(error, StartupError) else FAILED

@@ -33,6 +33,14 @@ class DirectoryLocked(StartupError):
     """Another process has the Chroma directory open."""
 
 
+class RebuildRunning(ServiceError):
+    """Another rebuild is running."""
+
+
+class RebuildFailed(ServiceError):
+    """The index could not be rebuilt."""
+
+
 class ChromaUnavailable(ServiceError):
     """Chroma cannot be reached."""
 

@@ -8,12 +8,15 @@ nothing below them builds an embedding function from what the server has stored 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
+import numpy as np
 from chromadb.api import ServerAPI
+from chromadb.api.collection_configuration import CreateHNSWConfiguration
 from chromadb.api.fastapi import FastAPI
 from chromadb.api.models.Collection import Collection
 from chromadb.api.rust import RustBindingsAPI
@@ -26,6 +29,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from app.config import Settings
+from app.core.chroma import wire
 from app.core.chroma.deadline import set_deadline
 
 _TOKEN_PROVIDER = "chromadb.auth.token_authn.TokenAuthClientProvider"  # noqa: S105 (a class, no secret)
@@ -79,6 +83,39 @@ class ChromaClient:
             database=self.database,
         )
 
+    def create(self, name: str, hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> CollectionModel:
+        """A new collection of the cosine metric, with these settings of its index where they say more than that."""
+        return self.api.create_collection(
+            name,
+            metadata=dict(metadata),
+            configuration={"hnsw": cast(CreateHNSWConfiguration, {**hnsw, "space": "cosine"})},
+            tenant=self.tenant,
+            database=self.database,
+        )
+
+    def rename(self, collection: CollectionModel, name: str) -> None:
+        """Give the collection another name, which nothing may have; its id stays."""
+        self.api._modify(collection.id, new_name=name, tenant=self.tenant, database=self.database)
+
+    def drop(self, name: str) -> None:
+        """Remove the collection. List-valued metadata of its records stays behind, so remove these first."""
+        self.api.delete_collection(name, tenant=self.tenant, database=self.database)
+
+    def add(
+        self,
+        id_: UUID,
+        ids: Sequence[str],
+        vectors: NDArray[float32],
+        documents: Sequence[str],
+        metadatas: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Add records to the collection of this id; those that are there already stay as they are."""
+        if isinstance(self.api, FastAPI):
+            wire.put(self.api, self._path(id_, "add"), ids, vectors, documents, metadatas)
+            return
+        rows, texts = list(metadatas), list(documents)
+        self.api._add(list(ids), id_, list(vectors), rows, texts, None, tenant=self.tenant, database=self.database)
+
     def upsert(
         self,
         collection: Collection,
@@ -88,11 +125,22 @@ class ChromaClient:
         metadatas: list[dict[str, Any]],
     ) -> None:
         """Add or change records; vectors: float32[n, dim]. A null in metadata takes the key away."""
+        if isinstance(self.api, FastAPI):
+            wire.put(self.api, self._path(collection.id, "upsert"), ids, vectors, documents, metadatas)
+            return
         rows: list[Mapping[str, Any]] = [*metadatas]
         # Collection.upsert would not let a null pass, though server and directory take it
         self.api._upsert(
             collection.id, ids, list(vectors), rows, documents, None, tenant=self.tenant, database=self.database
         )
+
+    def read(self, collection: CollectionModel, ids: Sequence[str]) -> wire.Columns:
+        """Those of these records that the collection holds, whole and in no order."""
+        if isinstance(self.api, FastAPI):
+            return wire.get(self.api, self._path(collection.id, "get"), ids)
+        found = self.bind(collection).get(ids=list(ids), include=["embeddings", "documents", "metadatas"])
+        vectors = np.asarray(found["embeddings"], float32).reshape(len(found["ids"]), -1)
+        return wire.Columns(found["ids"], vectors, found["documents"] or [], found["metadatas"] or [])
 
     def heartbeat(self) -> int:
         """Nanoseconds since 1970 by Chroma's clock."""
@@ -102,6 +150,9 @@ class ChromaClient:
         """The collection, ready to be asked. It is named by its id: a new name changes nothing."""
         # embedding_function=None: vectors come from our own provider, never from server configuration
         return Collection(client=self.api, model=model, embedding_function=None)
+
+    def _path(self, id_: UUID, verb: str) -> str:
+        return f"/tenants/{self.tenant}/databases/{self.database}/collections/{id_}/{verb}"
 
     def close(self) -> None:
         """End the session, or close the directory."""

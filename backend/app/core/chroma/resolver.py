@@ -11,11 +11,40 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from chromadb.types import Collection
 
+from app.core.chroma.client import ChromaClient
+from app.core.chroma.failures import is_not_found
+
 # Same pattern as chromactl.stores.names, which makes these names; a test holds the two together.
 _WORK = re.compile(r"(?P<name>.*)--(?P<kind>m|before-)(?P<run>\d{8}T\d{6}-[0-9a-f]{6})")
+
+
+def staged_name(name: str, run: str) -> str:
+    """What a run calls the collection that is to have the name."""
+    return f"{name}--m{run}"
+
+
+def before_name(name: str, run: str) -> str:
+    """What a run calls the collection that had the name."""
+    return f"{name}--before-{run}"
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the name of a work collection says: the name that it is about, of which run, and which of the two it is."""
+
+    name: str
+    run: str
+    staged: bool
+
+
+def work_of(name: str) -> Work | None:
+    """The name of a work collection taken apart; None for every other name."""
+    found = _WORK.fullmatch(name)
+    return Work(found["name"], found["run"], found["kind"] == "m") if found else None
 
 
 def is_work_collection(name: str) -> bool:
@@ -43,6 +72,33 @@ def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
     for name, run in sorted(staged & replaced.keys(), reverse=True):
         named.setdefault(name, replaced[name, run].model_copy(update={"name": name}))
     return named
+
+
+def present(client: ChromaClient, name: str) -> Collection:
+    """The collection that is meant by the name at this moment; chromadb's NotFoundError when there is none.
+
+    Between the two renames of a swap that is the old one, for writers as for searchers. A swap that was cut off there
+    so costs nothing, whenever somebody sees to it.
+    """
+    try:
+        return client.get(name)
+    except Exception as error:
+        if not is_not_found(error):
+            raise
+        found = by_name(client.collections()).get(name)
+        if found is None:
+            raise
+        return found
+
+
+def present_or_new(client: ChromaClient, name: str) -> Collection:
+    """The same; made when there is none."""
+    try:
+        return present(client, name)
+    except Exception as error:
+        if not is_not_found(error):
+            raise
+        return client.get_or_create(name)
 
 
 Listing = Callable[[], list[Collection]]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from chromadb.types import Collection
 from numpy import float32
 from numpy.typing import NDArray
 
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.failures import Purpose
+from app.core.chroma.resolver import present, present_or_new
 from app.core.chroma.session import Session
 from app.core.errors import UnknownCollection
 
@@ -55,11 +57,12 @@ class IndexWriter:
         return self.session.answer(lambda client: client.heartbeat()) > 0
 
 
-def _put(name: str, entries: Entries, replacing: frozenset[str], client: ChromaClient) -> None:
-    collection = client.bind(client.get_or_create(name))
+def put_whole(client: ChromaClient, model: Collection, entries: Entries, replacing: Iterable[str]) -> None:
+    """As IndexWriter.put, to the collection of this id, whatever its name."""
+    collection = client.bind(model)
     metadatas = [dict(metadata) for metadata in entries.metadatas]
-    if replacing:
-        before = collection.get(ids=list(replacing), include=["metadatas"])
+    if ids := list(replacing):
+        before = collection.get(ids=ids, include=["metadatas"])
         known = dict(zip(before["ids"], before["metadatas"] or [], strict=True))
         for id_, metadata in zip(entries.ids, metadatas, strict=True):
             for key in known.get(id_) or {}:
@@ -67,5 +70,9 @@ def _put(name: str, entries: Entries, replacing: frozenset[str], client: ChromaC
     client.upsert(collection, list(entries.ids), entries.vectors, list(entries.documents), metadatas)
 
 
+def _put(name: str, entries: Entries, replacing: frozenset[str], client: ChromaClient) -> None:
+    put_whole(client, present_or_new(client, name), entries, replacing)
+
+
 def _remove(name: str, ids: list[str], client: ChromaClient) -> None:
-    client.bind(client.get(name)).delete(ids=ids)
+    client.bind(present(client, name)).delete(ids=ids)

@@ -18,19 +18,21 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.index import gate
 from app.core.memory.tenant import Kind, Tenant
 
 CHANNEL = "outbox"
 
-_TAKE = text("""
+_TAKE = text(f"""
     SELECT o.id, o.memory_id
     FROM outbox o
     WHERE o.next_attempt_at <= now()
+      AND {gate.passes("o")}
       AND NOT EXISTS (SELECT FROM outbox earlier WHERE earlier.memory_id = o.memory_id AND earlier.id < o.id)
     ORDER BY o.id
     LIMIT :limit
     FOR UPDATE OF o SKIP LOCKED
-""")
+""")  # noqa: S608 (our own text)
 # One statement, so that records and events are of one moment.
 _READ = text("""
     SELECT e.memory_id, e.user_id, e.project_id, e.kind, e.events, e.attempts, e.fresh, e.since, e.operation,
