@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import click
 
+from app.cli.keys import as_json
 from app.config import Settings
-from app.core.database.upgrade import upgrade
+from app.core.database.upgrade import check, upgrade
 from app.startup import postgres
 
 
@@ -15,9 +19,29 @@ def database() -> None:
 
 
 @database.command("upgrade")
+@as_json
 @click.pass_obj
-def upgrade_schema(settings: Settings) -> None:
-    """Bring the schema to what this version needs. Running versions of the service go on working."""
-    with postgres(settings) as url:
+def upgrade_schema(settings: Settings, *, as_json: bool) -> None:
+    """Bring the schema to what this version needs. Running versions of the service go on working.
+
+    One that is newer already is left as it is. Whoever comes second waits for the first.
+    """
+    with postgres(settings, as_it_is=True) as url:
         done = upgrade(url, settings.embedding_dimension)
-    click.echo(f"upgraded: {', '.join(done)}" if done else "up to date")
+        version = check(url, settings.embedding_dimension)
+    text = f"upgraded: {', '.join(done)}" if done else f"up to date ({version})"
+    _say({"changed": bool(done), "upgraded": done, "version": version}, text, as_json=as_json)
+
+
+@database.command("check")
+@as_json
+@click.pass_obj
+def check_schema(settings: Settings, *, as_json: bool) -> None:
+    """See whether the schema has what this version needs; exit code 3 when not. Changes nothing."""
+    with postgres(settings, as_it_is=True) as url:
+        version = check(url, settings.embedding_dimension)
+    _say({"changed": False, "version": version}, f"up to date ({version})", as_json=as_json)
+
+
+def _say(answer: dict[str, Any], text: str, *, as_json: bool) -> None:
+    click.echo(json.dumps(answer) if as_json else text)

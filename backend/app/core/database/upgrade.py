@@ -55,8 +55,8 @@ def upgrade(url: URL, dimension: int) -> list[str]:
         return known[known.index(before) + 1 if before else 0 :]
 
 
-def check(url: URL, dimension: int) -> str:
-    """The schema's version. StartupError unless it has what we need, and embeddings of this dimension.
+def check(url: URL, dimension: int | None) -> str:
+    """The schema's version. StartupError unless it has what we need, and embeddings of this dimension if one is given.
 
     Raises DatabaseUnavailable.
     """
@@ -72,7 +72,7 @@ def check(url: URL, dimension: int) -> str:
         stored = connection.execute(_DIMENSION).scalar_one_or_none()
         if stored is None:
             raise StartupError("The database's schema has lost the table memory_logs.", hint="Restore a backup.")
-        if stored != dimension:
+        if dimension is not None and stored != dimension:
             raise StartupError(
                 f"The database keeps embeddings of dimension {stored}, EMBEDDING_DIMENSION is {dimension}.",
                 hint=f"Set EMBEDDING_DIMENSION={stored} and a provider that makes such.",
