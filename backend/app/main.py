@@ -5,40 +5,53 @@ from __future__ import annotations
 import sys
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from app import SERVICE, VERSION
-from app.api import health, memories, rag
+from app.api import health, memories, metrics, rag
 from app.config import Settings, load_settings
-from app.core.errors import InvalidSettings
+from app.core.errors import StartupError
 from app.limits import BodyLimit
+from app.metrics import Metrics
+from app.observed import Observed
 from app.problems import install_problem_handlers
-from app.startup import OneLineStartupFailure, lifespan
+from app.startup import OneLineStartupFailure, lifespan, log_to_stderr
 
 # uvicorn's code for "failed before it served": with --workers it then ends instead of trying for ever.
 STARTUP_FAILED = 3
 
 
+class _Application(FastAPI):
+    """Seen from outside as a whole: the answers to errors that nobody foresaw are too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Observed(super().build_middleware_stack(), self.state.metrics)
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. Opens and connects to nothing before it is started."""
-    app = FastAPI(
+    app = _Application(
         title=SERVICE,
         version=VERSION,
         description="Memories and documents, searched by meaning. Errors are problem details (RFC 9457).",
         lifespan=lifespan,
     )
     app.state.settings = settings
+    app.state.metrics = Metrics()
     install_problem_handlers(app)
     app.add_middleware(BodyLimit)
     app.add_middleware(OneLineStartupFailure)
-    for router in (health.router, memories.router, rag.router):
+    for router in (health.router, memories.router, rag.router, metrics.router):
         app.include_router(router)
     return app
 
 
 def _app_from_environment() -> FastAPI:
     try:
-        return create_app(load_settings())
-    except InvalidSettings as error:
+        settings = load_settings()
+        log_to_stderr(settings)
+        return create_app(settings)
+    except StartupError as error:
         sys.stderr.write(f"{SERVICE}: {error}\n")
         sys.exit(STARTUP_FAILED)
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from app.core import errors
+from app.logs import request_id
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Problem(BaseModel):
     status: int = Field(examples=[503])
     detail: str = Field(examples=["Chroma at http://localhost:8000 cannot be reached: connection refused."])
     hint: str | None = Field(None, description="What to do about it, where something can be done.")
+    request_id: str | None = Field(None, description="The request's X-Request-ID, which is in the log lines as well.")
     errors: list[dict[str, str]] | None = Field(None, description="With 422: what is wrong, and where.")
 
 
@@ -73,7 +75,7 @@ def problem_response(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        **{key: value for key, value in extra.items() if value},
+        **{key: value for key, value in {**extra, "request_id": request_id()}.items() if value},
     }
     if status == 401:
         headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
@@ -101,13 +103,13 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected_error)
 
 
-async def _service_error(request: Request, error: Exception) -> ProblemResponse:
+async def _service_error(_request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, errors.ServiceError):
         raise error
     for kind, status, slug in _KINDS:
         if isinstance(error, kind):
             if status >= 500:
-                log.warning("%s %s: %s", request.method, request.url.path, error)
+                log.warning("%s", error)
             return problem_response(status, slug, error.message, hint=error.hint)
     raise error
 
@@ -134,6 +136,6 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     return problem_response(error.status_code, slug, detail, error.headers)
 
 
-async def _unexpected_error(request: Request, error: Exception) -> ProblemResponse:
-    log.error("%s %s: unexpected %s", request.method, request.url.path, type(error).__name__)
+async def _unexpected_error(_request: Request, error: Exception) -> ProblemResponse:
+    log.error("unexpected %s", type(error).__name__)
     return problem_response(500, "unexpected", "The service made a mistake; its log says which.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -23,6 +24,8 @@ from app.core.memory.tenant import Kind
 from app.core.rag.retriever import Retriever
 from app.core.rag.splitter import Splitter
 from app.limits import Threads
+from app.metrics import Metrics
+from app.metrics_backlog import BacklogWatch
 
 HEALTH_THREADS = 2
 
@@ -30,15 +33,24 @@ HEALTH_THREADS = 2
 class AppServices:
     """Memory, retriever and what they share. Make it inside the event loop; connects to nothing by itself."""
 
-    def __init__(self, settings: Settings, url: URL) -> None:
+    def __init__(
+        self, settings: Settings, url: URL, stores: ChromaStores | None = None, metrics: Metrics | None = None
+    ) -> None:
         self.settings = settings
+        self.metrics = metrics or Metrics()
+        # set when the schema is known to be ours: the index worker begins then
+        self.fits = asyncio.Event()
         self.embedder: EmbeddingProvider = make_provider(settings)
         self.database = Database(url, settings.database_pool_size, settings.database_timeout_seconds)
-        self.doorkeeper = Doorkeeper(KeyRepository(self.database), settings.api_key_cache_seconds)
+        self.backlog = BacklogWatch(url)
+        self.doorkeeper = Doorkeeper(
+            KeyRepository(self.database), settings.api_key_cache_seconds, refused=self.metrics.refused
+        )
         self.memories = Memories(self.database, "memory")
         self.passages = Memories(self.database, "passage")
         self.splitter = Splitter(settings.rag_passage_characters, settings.rag_passage_overlap)
-        self.stores = ChromaStores(settings)
+        self.stores = stores or ChromaStores(settings)
+        self._watch_stores()
         self.threads = Threads(settings.chroma_threads)
         self.semantic_memory = SemanticMemory(self.stores.memory, self.embedder, self.threads)
         self.retriever = Retriever(self.stores.rag, self.embedder, settings.rag_collections, self.threads)
@@ -68,6 +80,14 @@ class AppServices:
         """Let go of everything."""
         await self.database.close()
         self.stores.close()
+        self.embedder.close()
+
+    def _watch_stores(self) -> None:
+        sessions = {"memory": self.stores.memory.session, "passages": self.stores.rag.session}
+        if sessions["memory"] is sessions["passages"]:
+            sessions = {"chroma": sessions["memory"]}
+        for name, session in sessions.items():
+            session.called = self.metrics.chroma(name)
 
 
 def _services(request: Request) -> AppServices:

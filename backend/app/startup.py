@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import SERVICE
+from app import SERVICE, logs
 from app.config import Settings
+from app.core.chroma.stores import ChromaStores
 from app.core.database.database import database_url
 from app.core.database.embedded import EmbeddedPostgres
 from app.core.database.upgrade import check, upgrade
+from app.core.embedding import check_provider
 from app.core.errors import DatabaseUnavailable, StartupError
+from app.metrics import DIRECTORY, Metrics, shared_directory
 
 if TYPE_CHECKING:  # they take seconds, and most commands of `app` need neither
     from fastapi import FastAPI
@@ -27,53 +31,86 @@ if TYPE_CHECKING:  # they take seconds, and most commands of `app` need neither
 log = logging.getLogger(__name__)
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]")
+# A PostgreSQL that was not there at the start is looked for this often.
+LOOK_AGAIN_SECONDS = 1.0
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Hold what the application needs while it serves."""
     settings: Settings = app.state.settings
-    log_to_stderr(settings.log_level)
-    async with running(settings) as services:
+    log_to_stderr(settings)
+    async with running(settings, app.state.metrics) as services:
         app.state.services = services
         targets = dict.fromkeys([services.stores.memory.session.target, services.stores.rag.session.target])
         log.info("serving; asked on first use: %s", ", ".join(map(str, targets)))
         if settings.token() and not settings.chroma_ssl and settings.chroma_host not in LOOPBACK:
             log.warning("the token travels to %s unencrypted; set CHROMA_SSL=true", settings.chroma_host)
+        if multiprocessing.parent_process() is not None and shared_directory() is None:
+            log.warning("/metrics tells the numbers of one worker at a time; set %s where there are more", DIRECTORY)
         async with _indexing(services):
             yield
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[AppServices]:
-    """The services with their directories taken and their database known to fit. Raises StartupError.
+async def running(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[AppServices]:
+    """The services with their directories taken, and provider and database known to fit. Raises StartupError.
 
-    A PostgreSQL that is only not there yet is waited for by those who need it, not here.
+    A PostgreSQL or a provider that is only not there yet is waited for by those who need it, not here.
     """
     from app.services import AppServices
 
     async with AsyncExitStack() as stack:
+        # first, so that a second process is told at once
+        stores = ChromaStores(settings)
+        stores.open()
+        stack.callback(stores.close)
         url = stack.enter_context(postgres(settings))
-        services = AppServices(settings, url)
+        services = AppServices(settings, url, stores, metrics)
         stack.push_async_callback(services.close)
-        services.stores.open()
+        await asyncio.to_thread(check_provider, services.embedder)
         try:
             await asyncio.to_thread(check, url, settings.embedding_dimension)
+            services.fits.set()
         except DatabaseUnavailable as error:
             log.warning("%s", error)
+            await stack.enter_async_context(_beside(_check_later(services)))
         yield services
 
 
+async def _check_later(services: AppServices) -> None:
+    """Wait for PostgreSQL, and then for a schema that fits: the index worker begins when it does."""
+    told = ""
+    while True:
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        try:
+            await asyncio.to_thread(check, services.database.url, services.settings.embedding_dimension)
+        except DatabaseUnavailable:
+            continue
+        except StartupError as error:
+            if str(error) != told:
+                told = str(error)
+                log.error("%s", error)
+            continue
+        log.info("%s is there, and its schema fits", services.database.target)
+        services.fits.set()
+        return
+
+
 @contextmanager
-def postgres(settings: Settings) -> Iterator[URL]:
-    """Where PostgreSQL is; without a DATABASE_URL one of our own is started, with its schema up to date."""
+def postgres(settings: Settings, *, as_it_is: bool = False) -> Iterator[URL]:
+    """Where PostgreSQL is; without a DATABASE_URL one of our own is started.
+
+    Its schema is brought up to date then, unless it is wanted as it is.
+    """
     if settings.database_url is not None:
         yield database_url(settings.database_url, settings.database_password_file)
         return
     own = EmbeddedPostgres(settings.database_path)
+    url = own.start()
     try:
-        url = own.start()
-        upgrade(url, settings.embedding_dimension)
+        if not as_it_is:
+            upgrade(url, settings.embedding_dimension)
         yield url
     finally:
         own.stop()
@@ -94,14 +131,21 @@ async def _indexing(services: AppServices) -> AsyncIterator[None]:
         await running
 
 
-def log_to_stderr(level: str) -> None:
-    """Have the service's own messages on stderr, from this level up."""
-    logger = logging.getLogger("app")
-    logger.setLevel(level)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
+@asynccontextmanager
+async def _beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Something else is done meanwhile, and given up at the end."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def log_to_stderr(settings: Settings) -> None:
+    """Have the service's messages on stderr, as the settings say."""
+    logs.configure(settings.log_level, settings.log_format)
 
 
 class OneLineStartupFailure:

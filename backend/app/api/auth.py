@@ -25,9 +25,11 @@ async def _caller(
     header: Annotated[str | None, Depends(_header)],
 ) -> Tenant:
     tenant = await services.doorkeeper.tenant(bearer.credentials if bearer else header)
+    request.state.tenant = tenant  # for the access line
     # For who has many keys: a request that means another tenant than its key's is stopped, not served.
     meant = request.headers.get(TENANT_HEADER)
-    if meant is not None and meant != str(tenant):
+    # headers are read as latin-1; a name that has other letters comes in UTF-8
+    if meant is not None and meant.encode("latin-1") != str(tenant).encode():
         raise UnknownTenant("There is no such tenant, or this key is not one of it.")
     return tenant
 

@@ -61,4 +61,5 @@ async def search(request: MemorySearch, caller: Caller, services: Services) -> S
     """The memories nearest to the query; none while nothing was ever remembered."""
     started = time.perf_counter()
     found = await services.semantic_memory.search(caller, request.query, request.limit, request.where)
+    services.metrics.searched("memory", degraded=found.degraded)
     return SearchResponse.of(found, time.perf_counter() - started)

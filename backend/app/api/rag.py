@@ -37,4 +37,5 @@ async def query(request: RagQuery, caller: Caller, services: Services) -> Search
     """The passages nearest to the query: of the tenant's documents and of the collections that all tenants share."""
     started = time.perf_counter()
     found = await services.retriever.search(caller, request.query, request.limit, request.collections, request.where)
+    services.metrics.searched("passage", degraded=found.degraded)
     return SearchResponse.of(found, time.perf_counter() - started)

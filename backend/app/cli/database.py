@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
+from app.cli.keys import as_json
 from app.config import Settings
-from app.core.database.upgrade import missing, upgrade
+from app.core.database.upgrade import check, missing, upgrade
 from app.startup import postgres
 
 
@@ -18,18 +20,29 @@ def database() -> None:
 
 @database.command("upgrade")
 @click.option("--dry-run", is_flag=True, help="Only say what is missing.")
-@click.option("--json", "as_json", is_flag=True, help='Print one object: {"changed": …, "upgraded": […]}.')
+@as_json
 @click.pass_obj
-def upgrade_schema(settings: Settings, dry_run: bool, as_json: bool) -> None:
+def upgrade_schema(settings: Settings, *, dry_run: bool, as_json: bool) -> None:
     """Bring the schema to what this version needs. Running versions of the service go on working.
 
-    Any number may run this at once: the first one does it, the others wait and find it done.
+    One that is newer already is left as it is. Whoever comes second waits for the first.
     """
-    with postgres(settings) as url:
+    with postgres(settings, as_it_is=True) as url:
         done = missing(url) if dry_run else upgrade(url, settings.embedding_dimension)
-    if as_json:
-        click.echo(json.dumps({"changed": bool(done), "upgraded": done}))
-    elif done:
-        click.echo(f"{'missing' if dry_run else 'upgraded'}: {', '.join(done)}")
-    else:
-        click.echo("up to date")
+        version = None if dry_run and done else check(url, settings.embedding_dimension)
+    text = f"{'missing' if dry_run else 'upgraded'}: {', '.join(done)}" if done else f"up to date ({version})"
+    _say({"changed": bool(done), "upgraded": done, "version": version}, text, as_json=as_json)
+
+
+@database.command("check")
+@as_json
+@click.pass_obj
+def check_schema(settings: Settings, *, as_json: bool) -> None:
+    """See whether the schema has what this version needs; exit code 3 when not. Changes nothing."""
+    with postgres(settings, as_it_is=True) as url:
+        version = check(url, settings.embedding_dimension)
+    _say({"changed": False, "version": version}, f"up to date ({version})", as_json=as_json)
+
+
+def _say(answer: dict[str, Any], text: str, *, as_json: bool) -> None:
+    click.echo(json.dumps(answer) if as_json else text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -16,6 +17,8 @@ from app.config import load_settings
 from app.core.errors import DirectoryLocked, RebuildRunning, ServiceError, StartupError
 from app.startup import log_to_stderr
 
+log = logging.getLogger(__name__)
+
 # As chromactl's: 1 failed, 3 a precondition is not met, 4 data differ, 5 somebody else has it, 130 interrupted.
 FAILED, PRECONDITION, LOCKED, INTERRUPTED = 1, 3, 5, 130
 
@@ -26,7 +29,7 @@ FAILED, PRECONDITION, LOCKED, INTERRUPTED = 1, 3, 5, 130
 def app(context: click.Context) -> None:
     """Operate the service. Settings come from the environment and .env, as the service's own do."""
     context.obj = load_settings()
-    log_to_stderr(context.obj.log_level)
+    log_to_stderr(context.obj)
 
 
 for command in (database, keys, worker, rebuild, verify):
@@ -47,6 +50,9 @@ def main() -> None:
     except ServiceError as error:
         click.echo(f"{SERVICE}: {error}", err=True)
         sys.exit(_code(error))
+    except Exception:  # whatever it says may quote what was remembered; where it happened does not
+        log.exception("a mistake of %s; please report it", SERVICE)
+        sys.exit(FAILED)
 
 
 def _code(error: ServiceError) -> int:

@@ -97,6 +97,10 @@ class InvalidCursor(ServiceError):
     """The cursor is not one that a page of this list has given."""
 
 
+class UnknownKey(ServiceError):
+    """There is no such API key."""
+
+
 class InvalidKey(ServiceError):
     """The API key is not valid."""
 

@@ -11,7 +11,14 @@ from pydantic import SecretStr
 
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.failures import Purpose, Target, is_not_found, is_panic, translate
-from app.core.errors import ChromaRefusedToken, ChromaTimeout, ConnectionBroken, ServiceError, UnknownCollection
+from app.core.errors import (
+    ChromaRefusedToken,
+    ChromaTimeout,
+    ChromaUnavailable,
+    ConnectionBroken,
+    ServiceError,
+    UnknownCollection,
+)
 
 T = TypeVar("T")
 Work = Callable[[ChromaClient], T]
@@ -39,6 +46,8 @@ class Session:
         self._client: ChromaClient | None = None
         self._outdated: list[ChromaClient] = []
         self._silent_until = float("-inf")
+        # told of each call: whether Chroma answered, and after how many seconds
+        self.called: Callable[[bool, float], None] = lambda answered, seconds: None
 
     def run(self, work: Work[T], purpose: Purpose = Purpose.LOOK) -> T:
         """Like `answer`, but says no at once for a while after Chroma kept somebody waiting."""
@@ -50,6 +59,17 @@ class Session:
 
     def answer(self, work: Work[T], purpose: Purpose = Purpose.LOOK) -> T:
         """Do it with the client, a second time where that may help: work must be the same done twice."""
+        started = time.perf_counter()
+        answered = True
+        try:
+            return self._answer(work, purpose)
+        except ChromaUnavailable:
+            answered = False
+            raise
+        finally:
+            self.called(answered, time.perf_counter() - started)
+
+    def _answer(self, work: Work[T], purpose: Purpose) -> T:
         client = self._ready()
         try:
             try:

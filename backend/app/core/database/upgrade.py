@@ -59,8 +59,8 @@ def missing(url: URL) -> list[str]:
         return _missing(connection)
 
 
-def check(url: URL, dimension: int) -> str:
-    """The schema's version. StartupError unless it has what we need, and embeddings of this dimension.
+def check(url: URL, dimension: int | None) -> str:
+    """The schema's version. StartupError unless it has what we need, and embeddings of this dimension if one is given.
 
     Raises DatabaseUnavailable.
     """
@@ -76,7 +76,7 @@ def check(url: URL, dimension: int) -> str:
         stored = connection.execute(_DIMENSION).scalar_one_or_none()
         if stored is None:
             raise StartupError("The database's schema has lost the table memory_logs.", hint="Restore a backup.")
-        if stored != dimension:
+        if dimension is not None and stored != dimension:
             raise StartupError(
                 f"The database keeps embeddings of dimension {stored}, EMBEDDING_DIMENSION is {dimension}.",
                 hint=f"Set EMBEDDING_DIMENSION={stored} and a provider that makes such.",

@@ -27,10 +27,18 @@ class Tenant:
 
         Chroma takes 3 to 512 of [a-zA-Z0-9._-], beginning and ending with a letter or digit.
         """
-        # each length-prefixed by a separator that neither may hold, so that ("a", "bc") is not ("ab", "c")
-        digest = hashlib.sha256(f"{self.user_id}\x00{self.project_id}".encode()).hexdigest()[:32]
+        digest = self._digest()[:32]
         readable = re.sub(r"[^a-z0-9]+", "-", f"{self.user_id}-{self.project_id}".lower()).strip("-")[:_READABLE]
         return f"{_PREFIX[kind]}.{readable}.{digest}"
+
+    @property
+    def mark(self) -> str:
+        """Who it is, for logs that name nobody: the beginning of the hash in the names of its collections."""
+        return self._digest()[:12]
+
+    def _digest(self) -> str:
+        # separated by what neither may hold, so that ("a", "bc") is not ("ab", "c")
+        return hashlib.sha256(f"{self.user_id}\x00{self.project_id}".encode()).hexdigest()
 
     def __str__(self) -> str:
         return f"{self.user_id}/{self.project_id}"
