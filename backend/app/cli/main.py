@@ -8,14 +8,16 @@ import click
 
 from app import SERVICE, VERSION
 from app.cli.database import database
+from app.cli.dead_letters import dead_letters
 from app.cli.keys import keys
+from app.cli.replay import replay
 from app.cli.worker import worker
 from app.config import load_settings
-from app.core.errors import DirectoryLocked, ServiceError, StartupError
+from app.core.errors import DirectoryLocked, InvalidMoment, ServiceError, StartupError
 from app.startup import log_to_stderr
 
-# As chromactl's: 1 failed, 3 a precondition is not met, 5 somebody else has it, 130 interrupted.
-FAILED, PRECONDITION, LOCKED, INTERRUPTED = 1, 3, 5, 130
+# As chromactl's: 1 failed, 2 usage, 3 a precondition is not met, 5 somebody else has it, 130 interrupted.
+FAILED, USAGE, PRECONDITION, LOCKED, INTERRUPTED = 1, 2, 3, 5, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +29,7 @@ def app(context: click.Context) -> None:
     log_to_stderr(context.obj.log_level)
 
 
-for command in (database, keys, worker):
+for command in (database, dead_letters, keys, replay, worker):
     app.add_command(command)
 
 
@@ -50,4 +52,6 @@ def main() -> None:
 def _code(error: ServiceError) -> int:
     if isinstance(error, DirectoryLocked):
         return LOCKED
+    if isinstance(error, InvalidMoment):
+        return USAGE
     return PRECONDITION if isinstance(error, StartupError) else FAILED
