@@ -15,7 +15,10 @@ from app.core.chroma.writer import IndexWriter
 from app.core.database.database import Database
 from app.core.embedding import EmbeddingProvider, make_provider
 from app.core.index.indexer import Indexer
-from app.core.index.worker import Wakeup, Worker
+from app.core.index.progress import Progress
+from app.core.index.tombstones import Tombstones
+from app.core.index.wakeup import Wakeup
+from app.core.index.worker import Worker
 from app.core.keys.doorkeeper import Doorkeeper
 from app.core.keys.repository import KeyRepository
 from app.core.memory.repository import Memories
@@ -42,6 +45,7 @@ class AppServices:
         self.fits = asyncio.Event()
         self.embedder: EmbeddingProvider = make_provider(settings)
         self.database = Database(url, settings.database_pool_size, settings.database_timeout_seconds)
+        self._databases = [self.database]
         self.backlog = BacklogWatch(url)
         self.doorkeeper = Doorkeeper(
             KeyRepository(self.database), settings.api_key_cache_seconds, refused=self.metrics.refused
@@ -64,9 +68,19 @@ class AppServices:
             "memory": IndexWriter(self.stores.memory.session),
             "passage": IndexWriter(self.stores.rag.session),
         }
-        indexer = Indexer(self.database, writers, self.embedder, settings.index_batch_size, settings.index_max_attempts)
-        wakeup = Wakeup(self.database.url)
-        return Worker(indexer, wakeup, settings.index_concurrency, settings.index_poll_seconds)
+        # of its own, so that indexing and requests do not wait for each other: a batch holds two connections at most
+        connections = 2 * settings.index_concurrency + 1
+        database = Database(self.database.url, connections, settings.database_timeout_seconds)
+        self._databases.append(database)
+        indexer = Indexer(database, writers, self.embedder, settings.index_batch_size, settings.index_max_attempts)
+        return Worker(
+            indexer,
+            Wakeup(database.url),
+            Progress(database),
+            Tombstones(database, settings.index_tombstone_days),
+            settings.index_concurrency,
+            settings.index_poll_seconds,
+        )
 
     def probe(self) -> Probe:
         """Counts of all collections; the slower store's latency."""
@@ -78,7 +92,8 @@ class AppServices:
 
     async def close(self) -> None:
         """Let go of everything."""
-        await self.database.close()
+        for database in self._databases:
+            await database.close()
         self.stores.close()
         self.embedder.close()
 

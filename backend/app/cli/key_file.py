@@ -41,7 +41,8 @@ def ensure(settings: Settings, user: str, project: str, label: str, path: Path, 
             return False
         if not dry_run:
             with _replacing(path) as file:
-                file.write_text(f"{(await issued.issue(tenant, label)).reveal()}\n", encoding="ascii")
+                key, _ = await issued.issue(tenant, label)
+                file.write_text(f"{key.reveal()}\n", encoding="ascii")
         return True
 
     changed = with_keys(settings, work)
@@ -62,7 +63,8 @@ async def _lets_in(issued: KeyRepository, path: Path, tenant: Tenant) -> bool:
     key = Key.parse(text)
     if key is None and text:
         raise KeyFileUnusable(f"{path} holds something that is no key; it is left as it is.", hint=ANOTHER)
-    found = await issued.tenant_of(key) if key is not None else None
+    admission = await issued.admit(key) if key is not None else None
+    found = admission.tenant if admission is not None else None
     if found is not None and found != tenant:
         raise KeyFileUnusable(f"{path} holds a valid key of {found}, not of {tenant}.", hint=ANOTHER)
     return found is not None

@@ -10,17 +10,19 @@ import click
 from app import SERVICE, VERSION
 from app.cli import key_file as key_file  # adds a command to `keys`
 from app.cli.database import database
+from app.cli.dead_letters import dead_letters
 from app.cli.keys import keys
 from app.cli.rebuild import rebuild, verify
+from app.cli.replay import replay
 from app.cli.worker import worker
 from app.config import load_settings
-from app.core.errors import DirectoryLocked, RebuildRunning, ServiceError, StartupError
+from app.core.errors import DirectoryLocked, InvalidMoment, RebuildRunning, ServiceError, StartupError
 from app.startup import log_to_stderr
 
 log = logging.getLogger(__name__)
 
-# As chromactl's: 1 failed, 3 a precondition is not met, 4 data differ, 5 somebody else has it, 130 interrupted.
-FAILED, PRECONDITION, LOCKED, INTERRUPTED = 1, 3, 5, 130
+# As chromactl's: 1 failed, 2 usage, 3 a precondition is not met, 4 data differ, 5 locked, 130 interrupted.
+FAILED, USAGE, PRECONDITION, LOCKED, INTERRUPTED = 1, 2, 3, 5, 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,7 +34,7 @@ def app(context: click.Context) -> None:
     log_to_stderr(context.obj)
 
 
-for command in (database, keys, worker, rebuild, verify):
+for command in (database, dead_letters, keys, rebuild, replay, verify, worker):
     app.add_command(command)
 
 
@@ -58,4 +60,6 @@ def main() -> None:
 def _code(error: ServiceError) -> int:
     if isinstance(error, DirectoryLocked | RebuildRunning):
         return LOCKED
+    if isinstance(error, InvalidMoment):
+        return USAGE
     return PRECONDITION if isinstance(error, StartupError) else FAILED

@@ -65,6 +65,14 @@ class ChromaFailed(ChromaUnavailable):
     """Chroma answered with an error of its own."""
 
 
+class ChromaUncertain(ChromaUnavailable):
+    """Chroma may or may not have taken what was sent, or may yet do so."""
+
+
+class CollectionUnwritable(ServiceError):
+    """This collection cannot be written at the moment."""
+
+
 class RecordsRefused(ServiceError):
     """Chroma does not take these records as they are."""
 
@@ -99,6 +107,14 @@ class InvalidCursor(ServiceError):
 
 class UnknownKey(ServiceError):
     """There is no such API key."""
+
+
+class UnknownLetter(ServiceError):
+    """There is no such dead letter."""
+
+
+class InvalidMoment(ServiceError):
+    """This is not a time."""
 
 
 class InvalidKey(ServiceError):

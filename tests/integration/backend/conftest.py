@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
+from pydantic import SecretStr
 
+from app.core.database.database import database_url as parsed
+from app.core.database.upgrade import upgrade
 from support.postgres import Postgres
+from support.service import DIMENSION
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +25,21 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def database_url(postgres: Postgres) -> str:
     """A new database without tables, as DATABASE_URL takes it."""
     return postgres.new_database()
+
+
+@pytest.fixture(scope="session")
+def _template(postgres: Postgres) -> str:
+    """The name of a database with the tables, that nobody is connected to."""
+    url = postgres.new_database()
+    upgrade(parsed(SecretStr(url)), DIMENSION)
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture
+def ready_url(postgres: Postgres, _template: str, database_url: str) -> str:
+    """A new database with the tables, for embeddings of dimension DIMENSION."""
+    name = database_url.rpartition("/")[2]
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name}".encode())
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}".encode())
+    return database_url

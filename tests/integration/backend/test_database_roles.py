@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.core.database.database import database_url
-from app.core.database.embedded import programs
+from app.core.database.programs import programs
 from app.core.database.schema import metadata
 from app.core.database.upgrade import upgrade
 from support.postgres import USER, Postgres

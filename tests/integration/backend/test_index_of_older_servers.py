@@ -25,7 +25,7 @@ def test_records_are_put_replaced_found_and_removed(tmp_path: Path, version: Ver
         writer = IndexWriter(stores.memory.session)
         ids = ["memory_log_1", "memory_log_2", "memory_log_3"]
         writer.put(NAME, Entries(ids, VECTORS, ["one", "two", "three"], [{"task": "a", "priority": 1}] * 3))
-        writer.put(NAME, Entries(ids[:1], VECTORS[:1], ["another"], [{"task": "b"}]), replacing=ids[:1])
+        writer.put(NAME, Entries(ids[:1], VECTORS[:1], ["another"], [{"task": "b"}]))
         writer.remove(NAME, [ids[2], "memory_log_4"])
         hits = stores.memory.query(NAME, VECTORS[0], 5)
         assert [(hit.id, hit.document, hit.metadata) for hit in hits] == [

@@ -13,6 +13,7 @@ from chromadb.errors import (
     InvalidArgumentError,
     InvalidDimensionException,
     NotFoundError,
+    RateLimitError,
 )
 
 from app.core.errors import (
@@ -78,11 +79,15 @@ def translate(error: BaseException, target: Target, purpose: Purpose = Purpose.L
         return FilterRefused(f"{target} refused the filter: {_short(error)}.")
     if purpose is Purpose.WRITE and _is_about_records(error):
         return RecordsRefused(f"{target} refused the records: {_short(error)}.")
+    if not target.remote and purpose is Purpose.WRITE and isinstance(error, ChromaError):
+        return ChromaFailed(f"{target} failed ({error.name()}): {_short(error)}.", hint="See whether its disk is full.")
     if not target.remote:
         return ChromaUnavailable(
             f"{target} cannot be used: {type(error).__name__}: {_short(error)}.",
             hint="See whether it is a database of this Chroma version or older, writable, and its disk not full.",
         )
+    if isinstance(error, RateLimitError):
+        return ChromaUnavailable(f"{target} wants fewer requests (HTTP 429).", hint="Run fewer index workers.")
     if isinstance(error, ChromaError):
         return ChromaFailed(
             f"{target} answered with an error ({error.name()}): {_short(error)}.", hint="Look into its log."
@@ -96,8 +101,8 @@ def translate(error: BaseException, target: Target, purpose: Purpose = Purpose.L
 
 
 def _is_about_records(error: BaseException) -> bool:
-    """Whether what was sent is at fault: refused as invalid (400, 422), as too much (413), or by the client itself."""
-    if isinstance(error, (InvalidArgumentError, ValueError)):
+    """Whether what was sent is at fault: refused as invalid (400, 422) or as too much (413)."""
+    if isinstance(error, InvalidArgumentError) or "Failed to deserialize" in str(error):
         return True
     cause = error.__context__
     return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code in (400, 413, 422)

@@ -73,10 +73,11 @@ class Database:
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": "chroma-stack",
                 "options": f"-c statement_timeout={round(timeout_seconds * 1000)} -c timezone=UTC",
-                # a host that vanished is noticed: 5 s idle, then 3 probes, one a second
+                # a host that vanished is noticed: 5 s idle, then 3 probes, one a second; 8 s where an answer is due
                 "keepalives_idle": 5,
                 "keepalives_interval": 1,
                 "keepalives_count": 3,
+                "tcp_user_timeout": 8000,
             },
         )
 
@@ -102,6 +103,10 @@ class Database:
             raise DatabaseUnavailable(
                 f"{self.target} cannot be used: {_reason(error)}.", hint="See whether it runs."
             ) from error
+
+    def deadline(self) -> asyncio.Timeout:
+        """A bound on a part of an unbounded transaction, for a server that hangs: one that is alive is quicker."""
+        return asyncio.timeout(2 * self._timeout)
 
     async def close(self) -> None:
         """End every connection."""

@@ -3,103 +3,131 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
+import random
+import time
 
-import psycopg
-from sqlalchemy import URL
-
-from app.core.database.database import CONNECT_SECONDS
 from app.core.errors import ServiceError
-from app.core.index.indexer import Indexer, delay_after
-from app.core.index.outbox import CHANNEL
+from app.core.index.indexer import Indexer, Unexpected, delay_after
+from app.core.index.progress import Progress
+from app.core.index.tombstones import Tombstones
+from app.core.index.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
-
-class Wakeup:
-    """Set whenever PostgreSQL notifies of new events. While it cannot listen, the poll alone wakes the worker."""
-
-    def __init__(self, url: URL) -> None:
-        self._dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._event = asyncio.Event()
-
-    async def listen(self) -> None:
-        """Listen until cancelled, connecting again when the connection is lost."""
-        failures = 0
-        while True:
-            try:
-                connection = await psycopg.AsyncConnection.connect(
-                    self._dsn, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="chroma-stack listen"
-                )
-                async with connection:
-                    await connection.execute(f"LISTEN {CHANNEL}")
-                    failures = 0
-                    self._event.set()  # what came while nobody listened
-                    async for _ in connection.notifies():
-                        self._event.set()
-            except (psycopg.Error, OSError) as error:
-                log.debug("not listening: %s", error)
-            await asyncio.sleep(min(delay_after(failures), 5.0))
-            failures += 1
-
-    async def wait(self, seconds: float) -> None:
-        """Return when woken, or after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._event.wait()
-        self._event.clear()
-
-    def wake(self) -> None:
-        """End a wait."""
-        self._event.set()
+# A wait for others, and how often it is told again while it lasts.
+MAX_REST_SECONDS = 5.0
+REMIND_SECONDS = 60.0
+# Events that come together are written together, and workers do not all look at the same moment.
+GATHER_SECONDS = 0.02
+# Where nothing of a batch could be written, so that the next is not tried at once.
+BREATH_SECONDS = 0.5
+# How long the end may take to tell others which records a lost connection left in doubt.
+LAST_WORD_SECONDS = 20.0
 
 
 class Worker:
     """Runs `concurrency` batches at once until stopped; a batch that was begun is finished."""
 
-    def __init__(self, indexer: Indexer, wakeup: Wakeup, concurrency: int, poll_seconds: float) -> None:
+    def __init__(
+        self,
+        indexer: Indexer,
+        wakeup: Wakeup,
+        progress: Progress,
+        tombstones: Tombstones,
+        concurrency: int,
+        poll_seconds: float,
+    ) -> None:
         self._indexer = indexer
         self._wakeup = wakeup
+        self._progress = progress
+        self._tombstones = tombstones
         self._concurrency = concurrency
         self._poll = poll_seconds
-        self._stopping = False
+        self._trouble = _Trouble()
 
     async def run(self) -> None:
         """Index until `stop` is called."""
-        listening = asyncio.create_task(self._wakeup.listen())
+        beside = [
+            asyncio.create_task(self._wakeup.listen()),
+            asyncio.create_task(self._progress.report()),
+            asyncio.create_task(self._tombstones.prune()),
+        ]
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
                     group.create_task(self._loop())
+            await self._last_word()
         finally:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     def stop(self) -> None:
         """Finish the batches in hand and return from `run`."""
-        self._stopping = True
-        self._wakeup.wake()
+        self._wakeup.end()
 
     async def _loop(self) -> None:
         failures = 0
-        while not self._stopping:
+        while not self._wakeup.ended:
+            limit = self._indexer.limit
             try:
-                outcome = await self._indexer.step()
+                with self._progress.batch():
+                    outcome = await self._indexer.step()
             except ServiceError as error:
-                seconds = min(delay_after(failures), 5.0)
-                log.warning("indexing waits %.1f s: %s", seconds, error)
+                self._trouble.came(error)
+                if isinstance(error, Unexpected) and self._indexer.limit > 1:
+                    continue  # at once: fewer records bring nearer which of them it is
+                await self._wakeup.rest(min(delay_after(failures), MAX_REST_SECONDS))
                 failures += 1
-                await self._rest(seconds)
                 continue
-            if failures:
-                log.info("indexing goes on")
             failures = 0
+            self._trouble.went()
+            self._progress.did(outcome)
             if outcome.taken == 0:
-                await self._wakeup.wait(self._poll)
+                await self._wakeup.sleep(self._poll)
+                await self._wakeup.rest(random.uniform(0, GATHER_SECONDS))  # noqa: S311 (no secret)
+            elif outcome.held == outcome.taken:
+                await self._wakeup.rest(BREATH_SECONDS)
+            elif outcome.taken >= limit:
+                self._wakeup.wake()  # there is work for two
 
-    async def _rest(self, seconds: float) -> None:
-        until = asyncio.get_running_loop().time() + seconds
-        while not self._stopping and (left := until - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(min(left, 0.2))
+    async def _last_word(self) -> None:
+        """Have records in doubt indexed again by others."""
+        until = time.monotonic() + LAST_WORD_SECONDS
+        while self._indexer.owes:
+            try:
+                await self._indexer.make_up()
+            except ServiceError as error:
+                if time.monotonic() > until:
+                    log.error(
+                        "%d records may be out of date in the index: %s Run, when it is back: app replay --since …",
+                        self._indexer.owes,
+                        error,
+                    )
+                    return
+                await asyncio.sleep(BREATH_SECONDS)
+
+
+class _Trouble:
+    """Says once that indexing waits, now and then that it still does, and that it goes on."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._told = 0.0
+
+    def came(self, error: ServiceError) -> None:
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            log.warning("indexing waits: %s", error)
+        elif now - self._told < REMIND_SECONDS:
+            return
+        else:
+            log.warning("indexing has waited for %.0f s: %s", now - self._since, error)
+        self._told = now
+
+    def went(self) -> None:
+        if self._since is not None:
+            log.info("indexing goes on after %.1f s", time.monotonic() - self._since)
+            self._since = None

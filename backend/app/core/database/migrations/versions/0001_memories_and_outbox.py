@@ -19,7 +19,8 @@ BEGIN
             USING ERRCODE = 'integrity_constraint_violation';
     END IF;
     NEW.revision := OLD.revision;
-    IF NEW.raw_data IS DISTINCT FROM OLD.raw_data THEN
+    -- as text: 1 and 1.0 are equal numbers, and the index tells them apart
+    IF NEW.raw_data::text IS DISTINCT FROM OLD.raw_data::text THEN
         NEW.revision := OLD.revision + 1;
         NEW.updated_at := clock_timestamp();
         NEW.embedding := NULL;
@@ -42,6 +43,12 @@ BEGIN
     END IF;
     PERFORM pg_notify('outbox', '');
     RETURN NULL;
+END $$;
+
+CREATE FUNCTION memory_logs_keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'TRUNCATE would leave every memory in the index; use DELETE'
+        USING ERRCODE = 'feature_not_supported';
 END $$;
 """
 
@@ -76,6 +83,7 @@ CREATE TABLE outbox (
     last_error text,
     created_at timestamptz NOT NULL DEFAULT now()
 ) WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000, fillfactor = 90);
+CREATE INDEX outbox_due ON outbox (next_attempt_at, id);
 CREATE INDEX outbox_of_memory ON outbox (memory_id, id);
 
 CREATE TABLE dead_letters (
@@ -88,7 +96,8 @@ CREATE TABLE dead_letters (
     attempts integer NOT NULL,
     last_error text NOT NULL,
     created_at timestamptz NOT NULL,
-    failed_at timestamptz NOT NULL DEFAULT now()
+    failed_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (memory_id, user_id, project_id, kind)
 );
 
 CREATE TABLE tombstones (
@@ -117,6 +126,7 @@ CREATE TRIGGER revise BEFORE UPDATE ON memory_logs FOR EACH ROW EXECUTE FUNCTION
 CREATE TRIGGER emit AFTER INSERT OR DELETE ON memory_logs FOR EACH ROW EXECUTE FUNCTION memory_logs_emit();
 CREATE TRIGGER emit_change AFTER UPDATE ON memory_logs FOR EACH ROW
     WHEN (NEW.revision IS DISTINCT FROM OLD.revision) EXECUTE FUNCTION memory_logs_emit();
+CREATE TRIGGER keep BEFORE TRUNCATE ON memory_logs FOR EACH STATEMENT EXECUTE FUNCTION memory_logs_keep();
 """
 
 
