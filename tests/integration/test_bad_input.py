@@ -16,9 +16,10 @@ import pytest
 from support.command import Chromactl, Ended
 from support.databases import Database, assert_holds
 from support.forwarder import answering
+from support.ports import free_port
 from support.process import run_unprivileged
 from support.records import Made, Record, plain
-from support.servers import Server, chroma_server, free_port
+from support.servers import Server, chroma_server
 from support.trees import tree
 
 Pair = tuple[Database, Database]

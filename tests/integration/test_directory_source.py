@@ -1,4 +1,4 @@
-"""Directories that older servers left: damaged ones, servers that break down on them, copies that are left behind."""
+"""Directories that servers left: damaged ones, servers that break down on them, copies that are left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from chromactl.errors import ChromactlError
@@ -30,6 +32,17 @@ from chromactl.stores.opening import open_source
 store = open_source(access(sys.argv[1], "source", None, "default_tenant", "default_database"))
 print("open", flush=True)
 sys.stdin.read()
+"""
+
+KILLED_WRITER = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # so that it reaches the file before its end
+connection.execute("BEGIN")
+connection.execute("UPDATE collections SET name = 'torn-' || name")
+connection.execute("UPDATE embedding_metadata SET string_value = 'torn'")
+connection.execute("CREATE TABLE torn AS SELECT randomblob(1000000)")
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -121,6 +134,45 @@ def test_sequence_numbers_as_bytes_are_read(damaged: Path) -> None:
         for collection in source.collections():
             batch, unreadable = source.read(collection, source.ids(collection))
             assert (len(batch), unreadable) == (source.count(collection), [])
+
+
+@pytest.fixture
+def torn(directories: Mapping[Version, Path], tmp_path: Path) -> Path:
+    """A directory whose server was killed in the middle of a transaction."""
+    folder = Path(shutil.copytree(directories["1.5.9"], tmp_path / "torn"))
+    database = folder / "chroma.sqlite3"
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, database], check=False)  # noqa: S603 (ours)
+    assert killed.returncode == -signal.SIGKILL
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):  # it would have to be rolled back first
+            connection.execute("SELECT * FROM collections")
+    return folder
+
+
+def in_json(path: Path, chromactl: Chromactl, tmp_path: Path) -> dict[str, Any]:
+    """Everything that the directory holds, collection by collection."""
+    file = tmp_path / f"{path.name}.json"
+    ended = chromactl("migrate", "--source-url", f"path:{path}", "--target-url", file, "--profile", "identity")
+    assert ended.code == 0, ended.err
+    return {collection["name"]: collection for collection in orjson.loads(file.read_bytes())["collections"]}
+
+
+def test_what_a_killed_server_had_not_finished_is_not_read(
+    torn: Path, directories: Mapping[Version, Path], chromactl: Chromactl, tmp_path: Path
+) -> None:
+    before = tree(torn)
+    assert in_json(torn, chromactl, tmp_path) == in_json(directories["1.5.9"], chromactl, tmp_path)
+    assert tree(torn) == before
+
+
+def test_what_a_killed_server_had_not_finished_is_undone_where_data_is_brought(
+    torn: Path, directories: Mapping[Version, Path], chromactl: Chromactl, tmp_path: Path
+) -> None:
+    wanted = in_json(directories["1.5.9"], chromactl, tmp_path)
+    place = ["--source-url", tmp_path / "1.5.9.json", "--target-url", f"path:{torn}", "--profile", "identity"]
+    ended = chromactl("migrate", *place, "--collection", "plain-l2", "--rename", "plain-l2=more")
+    assert ended.code == 0, ended.err
+    assert in_json(torn, chromactl, tmp_path) == {**wanted, "more": {**wanted["plain-l2"], "name": "more"}}
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ class Database:
             port=self.server.port,
             headers=self.server.credentials,
             database=self.name,
-            settings=Settings(anonymized_telemetry=False),
+            settings=Settings(anonymized_telemetry=False, chroma_server_ssl_verify=False),  # see _NO_TLS
         )
 
     def names(self) -> list[str]:
@@ -185,7 +185,8 @@ def same_database(server: Server, name: str) -> Database:
         path = "/api/v1/databases?tenant=default_tenant"
     else:
         path = "/api/v2/tenants/default_tenant/databases"
-    answer = httpx.post(server.url + path, json={"name": name}, headers=server.credentials, trust_env=False)
+    headers = server.credentials
+    answer = httpx.post(server.url + path, json={"name": name}, headers=headers, trust_env=False, verify=_NO_TLS)
     assert answer.status_code < 300, answer.text
     return Database(server, name)
 

@@ -14,12 +14,12 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,9 @@ from types import TracebackType
 from typing import Literal, Self
 
 import httpx
+
+from chromactl.stores.listening import listening_ports
+from support.ports import free_port
 
 Version = Literal["1.5.9", "1.0.21", "0.6.3", "0.5.23", "0.4.24"]
 TokenHeader = Literal["Authorization", "X-Chroma-Token"]
@@ -38,20 +41,13 @@ PORT_ATTEMPTS = 5
 
 # 1.x is one library with a command line; it needs none of the Python packages that its wheel names.
 _RUN_RUST = "import sys, chromadb_rust_bindings as b; b.cli(['chroma', 'run', *sys.argv[1:]])"
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the CA bundle for every request would take longest
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 
 
 class ServerDied(AssertionError):
     """The process ended, or never answered, before it was ready. The message ends with its log."""
-
-
-def free_port() -> int:
-    """A loopback port that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _die_with_parent() -> None:
@@ -144,7 +140,7 @@ def answers(url: str, status: int = 200) -> Callable[[], bool]:
 
     def ready() -> bool:
         try:
-            return httpx.get(url, timeout=2.0, trust_env=False).status_code == status
+            return httpx.get(url, timeout=2.0, trust_env=False, verify=_NO_TLS).status_code == status
         except httpx.HTTPError:
             return False
 
@@ -152,22 +148,13 @@ def answers(url: str, status: int = 200) -> Callable[[], bool]:
 
 
 def _is_up(process: Process, port: int, heartbeat: Callable[[], bool]) -> bool:
-    return process.running and listens(process.pid, port) and heartbeat()
+    # This very process, and not a stranger who was quicker.
+    return process.running and port in listening_ports(process.pid) and heartbeat()
 
 
 def _port_was_taken(process: Process) -> bool:
     said = process.text()
     return "is not available" in said or "address already in use" in said
-
-
-def listens(pid: int, port: int) -> bool:
-    """Whether this very process (and not a stranger who was quicker) listens on the loopback port."""
-    own = set()
-    with suppress(OSError):  # the process, or one of its files, may vanish while we look
-        for fd in Path(f"/proc/{pid}/fd").iterdir():
-            own.add(str(fd.readlink()))
-    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return any(r[1].endswith(f":{port:04X}") and r[3] == "0A" and f"socket:[{r[9]}]" in own for r in rows)
 
 
 @dataclass(frozen=True)
@@ -265,6 +252,8 @@ def _argv(version: Version, path: Path, port: int) -> list[str]:
 def _env(version: Version, token: str | None, header: TokenHeader) -> dict[str, str]:
     """This environment without anything that would configure Chroma, and with the token if any."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("CHROMA", "CHROMACTL"))}
+    # An older server's thousand modules are compiled when it first starts, and not each time again.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     env["ANONYMIZED_TELEMETRY"] = "False"
     if token is None:
         return env

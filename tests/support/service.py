@@ -20,7 +20,8 @@ from starlette.testclient import TestClient
 
 from app.config import Settings
 from app.core.embedding.hashing import HashingEmbedder
-from support.servers import PORT_ATTEMPTS, Process, ServerDied, answers, free_port
+from support.ports import free_port
+from support.servers import PORT_ATTEMPTS, Process, ServerDied, answers
 
 DIMENSION = 32
 

@@ -189,13 +189,24 @@ def check_is_database(directory: Path) -> set[str]:
             f"{directory}: not a Chroma database (no {DATABASE} in it); give the folder that holds one"
         )
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        try:
+            tables = _tables(path, "mode=ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
+                raise
+            # A writer that was killed left a journal, which whoever opens the database to write rolls back: Chroma
+            # will, on the target or on a source's copy. Which tables there are can be told without.
+            tables = _tables(path, "immutable=1")
     except sqlite3.Error as error:
         raise NotChromaError(f"{path}: cannot be read as a database ({error}); is it damaged or not yours?") from error
     if not tables >= _TABLES:
         raise NotChromaError(f"{path}: a database, but not Chroma's (its tables are missing)")
     return tables
+
+
+def _tables(path: Path, how: str) -> set[str]:
+    with contextlib.closing(sqlite3.connect(f"file:{path}?{how}", uri=True)) as connection:
+        return {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _refuse_older(directory: Path, tables: set[str]) -> None:

@@ -1,18 +1,20 @@
 """A Chroma server of our own on a directory: how chromactl reads and writes persistent directories.
 
 The server is the one inside the chromadb wheel (a Rust library), on a loopback port of the system's choice.
-It ends with SIGTERM, or with us.
+It takes the port itself and the kernel tells us which: a port found free beforehand could be a stranger's by then,
+and we would read from, or write to, the stranger's database. It ends with SIGTERM, or with us.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import logging
 import os
 import re
 import signal
-import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -22,6 +24,7 @@ from pathlib import Path
 import httpx
 
 from chromactl.errors import ChromactlError, PreconditionError
+from chromactl.stores.listening import listening_ports
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ STOP_SECONDS = 60.0
 END_SECONDS = 1.0
 LOG_BYTES = 64 * 2**10
 _PR_SET_PDEATHSIG = 1
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the well-known authorities for every request takes longest
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PROGRAM = "import sys, chromadb_rust_bindings; chromadb_rust_bindings.cli(['chroma', *sys.argv[1:]])"
 
@@ -72,11 +76,9 @@ class OwnServer:
             raise
 
     def _start(self) -> subprocess.Popen[bytes]:
-        port = _free_port()
-        self.url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-c", _PROGRAM, "run", "--path", str(self._directory)]
         return subprocess.Popen(  # noqa: S603 (our own interpreter)
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            [*command, "--host", "127.0.0.1", "--port", "0"],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -85,7 +87,7 @@ class OwnServer:
 
     def _is_well(self, probe: str) -> bool:
         try:
-            return httpx.get(self.url + probe, timeout=START_SECONDS, trust_env=False).status_code < 500
+            return _get(self.url + probe, START_SECONDS).status_code < 500
         except httpx.HTTPError:
             return False
 
@@ -110,15 +112,20 @@ class OwnServer:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise ChromactlError(f"{self._name}: Chroma cannot open this directory: {self._last_words()}")
-            try:
-                httpx.get(f"{self.url}/api/v2/heartbeat", timeout=2, trust_env=False).raise_for_status()
-            except httpx.HTTPError:
-                time.sleep(0.05)
-            else:
+            if self._answers():
                 return
+            time.sleep(0.05)
         raise ChromactlError(
             f"{self._name}: Chroma did not come up on it in {START_SECONDS:.0f} s: {self._last_words()}"
         )
+
+    def _answers(self) -> bool:
+        for port in listening_ports(self._process.pid):
+            self.url = f"http://127.0.0.1:{port}"
+            with contextlib.suppress(httpx.HTTPError):
+                _get(f"{self.url}/api/v2/heartbeat", 2).raise_for_status()
+                return True
+        return False
 
     def _last_words(self) -> str:
         lines = self._said()
@@ -151,11 +158,8 @@ class OwnServer:
                 self._process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _get(url: str, seconds: float) -> httpx.Response:
+    return httpx.get(url, timeout=seconds, trust_env=False, verify=_NO_TLS)
 
 
 def _end_with_parent() -> None:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +68,26 @@ class Network:
             PreconditionError: the file cannot be read, or holds no certificate.
 
         """
+        if self.ca_file is None:
+            return _well_known()
         context = httpx.create_ssl_context()
-        if self.ca_file is not None:
-            try:
-                context.load_verify_locations(cafile=self.ca_file)
-            except ssl.SSLError as error:
-                raise PreconditionError(
-                    f"{self.ca_file}: holds no certificate in PEM form; give the private CA's (--ca-file)"
-                ) from error
-            except OSError as error:
-                raise PreconditionError(
-                    f"{self.ca_file}: this CA file cannot be read ({error.strerror}); check path and mode (--ca-file)"
-                ) from error
+        try:
+            context.load_verify_locations(cafile=self.ca_file)
+        except ssl.SSLError as error:
+            raise PreconditionError(
+                f"{self.ca_file}: holds no certificate in PEM form; give the private CA's (--ca-file)"
+            ) from error
+        except OSError as error:
+            raise PreconditionError(
+                f"{self.ca_file}: this CA file cannot be read ({error.strerror}); check path and mode (--ca-file)"
+            ) from error
         return context
+
+
+@cache
+def _well_known() -> ssl.SSLContext:
+    """The well-known authorities; reading their certificates takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 class _Passing(Exception):

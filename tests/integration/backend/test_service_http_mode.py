@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from app.core.embedding.hashing import HashingEmbedder
-from support.servers import Server, chroma_server, free_port
+from support.ports import free_port
+from support.servers import Server, chroma_server
 from support.service import DIMENSION, Service, service
 
 RUN = "20261120T101500-0a1b2c"

@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.servers import Process, free_port
+from support.ports import free_port
+from support.servers import Process
 from support.service import DIMENSION, child_environment, fill, service, uvicorn_argv
 
 RECORDS = {str(n): (f"rain number {n}", {"n": n}) for n in range(50)}
