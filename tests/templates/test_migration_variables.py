@@ -81,6 +81,8 @@ def test_who_embeds_is_part_of_the_question_and_the_key_is_not() -> None:
     assert said("__migration_question", **model)["options"][-3:] == words
     assert "/etc/model.key" not in str(said("__migration_question", **model))
     assert said("__migration_embedding_key", **model) == ["--embedding-key-file", "/etc/model.key"]
+    words += ["--embedding-key-file", "/etc/model.key", "--token-file", "/etc/new.token"]
+    assert said("__migration_smoke", **model)[-7:] == words
 
 
 @pytest.mark.parametrize(
