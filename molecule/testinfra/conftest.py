@@ -92,3 +92,19 @@ def ask() -> Ask:
         return answer
 
     return send
+
+
+Count = Callable[..., int | None]
+
+
+@pytest.fixture(scope="session")
+def count(ask: Ask) -> Count:
+    """How many records the collection of this name holds in a database; None where there is no such collection."""
+
+    def asked(database: str, name: str, token: str = "") -> int | None:
+        answer = ask(f"{database}/collections/{name}", token=token)
+        if answer.status == 404:
+            return None
+        return int(ask(f"{database}/collections/{answer.json()['id']}/count", token=token).json())
+
+    return asked

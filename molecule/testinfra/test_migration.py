@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from conftest import Count
 
 
 def test_pointer_is_where_the_phase_wants_it(host: Any, expected: dict[str, Any]) -> None:
@@ -39,6 +40,15 @@ def test_nothing_is_on_record_for_cutover(host: Any, expected: dict[str, Any]) -
     records = expected["migration"]["records"]
     assert host.run(f"ls {records}.json").rc != 0
     assert json.loads(host.check_output(f"cat {records}.verdict.json")) == {}
+
+
+@pytest.mark.phase("rolled-back")
+def test_target_holds_what_the_rollback_left(host: Any, count: Count, expected: dict[str, Any]) -> None:
+    """What the last rollback says of the target is what stands there now: so many records, or no such collection."""
+    migration = expected["migration"]
+    undone = json.loads(host.check_output(f"cat {migration['records']}.undone.json"))
+    assert undone["collections"]
+    assert {name: count(migration["target_database"], name) for name in undone["collections"]} == undone["collections"]
 
 
 def test_audit_log_is_closed(host: Any, expected: dict[str, Any]) -> None:

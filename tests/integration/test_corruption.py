@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,30 @@ def test_what_is_spoiled_while_other_pieces_are_on_their_way_never_goes_live(
     assert ended.code == 4
     assert "1 differences" in ended.complaint
     assert target.names() == []
+
+
+@pytest.mark.parametrize("spoil", [metadata, document, dropped])
+def test_what_a_delta_run_brought_spoiled_can_be_undone(
+    pair: tuple[Database, Database], chromactl: Chromactl, spoil: Spoil
+) -> None:
+    """It changes live collections, so that what it has done must not be forgotten."""
+    source, target = pair
+    source.put(Made("pets", "l2", plain(60)))
+    with forwarder(target.url) as between:
+        place = ["--source-url", source.url, "--target-url", between.url, "--database", source.name]
+        migrate = ["migrate", *place, "--profile", "identity", "--json"]
+        assert chromactl(*migrate).code == 0
+        before = target.records("pets")
+        source.delete("pets", "r00041")
+        source.upsert("pets", replace(before[VICTIM], document="new"), *plain(2, prefix="new"))
+        between.spoil = spoil
+        ended = chromactl(*migrate)
+        assert (ended.code, between.spoiled) == (4, 1)
+        (run,) = re.findall(r"undo it with chromactl rollback (--run \S+);", ended.complaint)
+        assert chromactl("rollback", *run.split(), "--json").code == 0
+        assert_holds(target.records("pets"), before.values(), "l2")
+        assert chromactl(*migrate).json["status"] == "complete"
+        assert_holds(target.records("pets"), source.records("pets").values(), "l2")
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from chromactl.snapshot.manifest import read_manifest
 from support.databases import Database, assert_holds
-from support.migrations import in_snapshot, watched
+from support.migrations import CHANGES, in_snapshot, watched
 from support.records import Made, Record, plain
 from support.rollbacks import FORMER, NASTY, PETS, Place
 from support.servers import chroma_server
@@ -96,9 +97,12 @@ def test_only_one_collection_goes_back(place: Place) -> None:
     run = place.migrate("--replace")["run"]
     report = place.rolled_back("--run", run, "--collection", "pets")
     assert list(report["collections"]) == ["pets"]
+    assert report["now"] == {"pets": len(FORMER.records)}
     place.holds(FORMER, NASTY)
-    ways = {name: entry["way"] for name, entry in place.rolled_back("--run", run)["collections"].items()}
+    report = place.rolled_back("--run", run)
+    ways = {name: entry["way"] for name, entry in report["collections"].items()}
     assert ways == {"pets": "as_it_was", "nasty": "removed"}
+    assert report["now"] == {"pets": len(FORMER.records), "nasty": None}
     place.holds(FORMER)
 
 
@@ -127,6 +131,36 @@ def test_a_delta_run_is_undone_record_by_record_and_then_the_run_before_it(place
     assert set(place.target.records("pets")) == {record.id for record in (*PETS.records, *new)} - {gone}
     place.rolled_back("--run", again["run"])
     assert_holds(place.target.records("pets"), records.values(), "cosine")
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+@pytest.mark.parametrize("based_on", ["the first run", "a delta run"])
+def test_what_half_a_delta_run_has_done_goes_with_the_run_before_it(place: Place, based_on: str, moment: int) -> None:
+    """It broke off while it changed live collections, so they hold some of its records."""
+    with watched(place.source, place.target, place.chromactl) as way:
+        run = way.report()["run"]
+        before: dict[str, dict[str, Record]] = {}
+        if based_on == "a delta run":
+            before = {name: place.target.records(name) for name in place.target.names()}
+            place.source.delete("pets", PETS.records[1].id)
+            place.source.upsert("pets", replace(PETS.records[2], document="new"), *plain(3, 16, prefix="some", seed=2))
+            run = way.report()["run"]
+        # What the delta run has added, changed and removed, and others, are changed, removed and brought again.
+        place.source.delete("pets", "some00000", PETS.records[3].id)
+        place.source.upsert("pets", PETS.records[1], replace(PETS.records[2], document="newer"))
+        place.source.upsert("pets", *plain(3, 16, prefix="more", seed=3), replace(PETS.records[600], document="new"))
+        way.watch.counts = lambda side, path, body: side == "target" and path.endswith(CHANGES)
+        way.watch.begin(at=moment, drop=True)
+        broken = way.chromactl(*way.arguments("--max-retries", "0", "--workers", "1"))
+        assert broken.code == 1, broken.err
+        way.watch.begin()
+        assert place.rolled_back("--run", run)["status"] == "restored"
+        assert place.target.names() == sorted(before)
+        for name, records in before.items():
+            assert_holds(place.target.records(name), records.values(), "cosine")
+        assert place.rolled_back("--run", run)["status"] == "unchanged"
+        assert way.report()["status"] == "complete"
+        assert_holds(place.target.records("pets"), place.source.records("pets").values(), "cosine")
 
 
 def test_the_run_that_a_validation_has_failed_is_found_by_its_report(place: Place) -> None:

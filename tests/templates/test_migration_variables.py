@@ -66,7 +66,23 @@ def test_every_threshold_is_an_option_of_the_validation() -> None:
         "--max-divergence=0.2",
         "--query-divergence-warning=0.3",
         "--limit-ms=300.0",
+        "--embedding-provider=hash",
     ]
+
+
+def test_who_embeds_is_part_of_the_question_and_the_key_is_not() -> None:
+    model = {
+        "migration_embedding_provider": "openai",
+        "migration_embedding_url": "http://model:8080/v1",
+        "migration_embedding_model": "large",
+        "migration_embedding_key_file": "/etc/model.key",
+    }
+    words = ["--embedding-provider=openai", "--embedding-url=http://model:8080/v1", "--embedding-model=large"]
+    assert said("__migration_question", **model)["options"][-3:] == words
+    assert "/etc/model.key" not in str(said("__migration_question", **model))
+    assert said("__migration_embedding_key", **model) == ["--embedding-key-file", "/etc/model.key"]
+    words += ["--embedding-key-file", "/etc/model.key", "--token-file", "/etc/new.token"]
+    assert said("__migration_smoke", **model)[-7:] == words
 
 
 @pytest.mark.parametrize(
@@ -86,6 +102,43 @@ def test_every_threshold_is_an_option_of_the_validation() -> None:
 )
 def test_the_way_back(more: dict[str, Any], way: list[str]) -> None:
     assert said("__migration_way_back", **more) == way
+
+
+CARRIED = {"migration_report": {"run": RUN, "carries_on": [EARLIER]}}
+
+
+@pytest.mark.parametrize(
+    ("more", "runs", "looked_at_later"),
+    [
+        ({}, [RUN], []),
+        (CARRIED, [RUN, EARLIER], [EARLIER]),
+        (CARRIED | {"migration_undone": {"run": "some older one"}}, [RUN, EARLIER], [EARLIER]),
+        # Cut off between the two, behind both, and done before.
+        (CARRIED | {"migration_undone": {"run": RUN}}, [EARLIER], []),
+        ({"migration_undone": {"run": RUN}}, [RUN], []),
+        ({"migration_report": {}, "migration_undone": {"run": EARLIER}}, [EARLIER], []),
+        (CARRIED | {"migration_rollback_run": RUN}, [RUN], []),
+        ({"migration_report": {}}, [], []),
+    ],
+)
+def test_what_was_carried_on_is_undone_too_the_latest_first(
+    more: dict[str, Any], runs: list[str], looked_at_later: list[str]
+) -> None:
+    assert said("__migration_undo_runs", **more) == runs
+    assert said("__migration_undo_steps", ansible_check_mode=False, **more) == runs
+    assert said("__migration_undo_steps", ansible_check_mode=True, **more) == (runs[:1] or [""])
+    assert said("__migration_undo_later", ansible_check_mode=True, **more) == looked_at_later
+    backup = more | {"migration_rollback_backup": "/backups/one"}
+    assert len(said("__migration_undo_steps", ansible_check_mode=False, **backup)) == 1
+    assert said("__migration_undo_later", ansible_check_mode=True, **backup) == []
+
+
+def test_of_two_runs_each_is_undone_with_the_reason_and_a_report_of_its_own() -> None:
+    failed = CARRIED | {"migration_verdict": verdict("FAILED")}
+    for run in (RUN, EARLIER):
+        words = said("__migration_rollback", __migration_run=run, **failed)
+        assert words[-4:] == ["--run", run, "--validation-report", "/logs/validation.md"]
+        assert words[words.index("--report-output") + 1].endswith(f"/rollback_{run}.md")
 
 
 @pytest.mark.parametrize("given", [["one", "two"], "one,two"])

@@ -62,13 +62,18 @@ def write_differences(config: MigrateConfig, run: str, comparisons: dict[str, Co
     return path
 
 
-def differ(config: MigrateConfig, comparisons: dict[str, Comparison], path: Path, *, beside: bool) -> DataDiffersError:
-    """The error for a target that does not give back what was written; `beside` the live collections, or into them."""
+def differ(
+    config: MigrateConfig, comparisons: dict[str, Comparison], path: Path, into_live: str | None
+) -> DataDiffersError:
+    """The error for a target that does not give back what was written: beside live collections, or by a run into them.
+
+    `into_live` names that run.
+    """
     count = sum(len(comparison.differences) for comparison in comparisons.values())
     what = (
         "the imported collections are removed again, the live ones as they were"
-        if beside
-        else f"what was changed or removed is kept in {config.backup_dir}"
+        if into_live is None
+        else f"they are in live collections; undo it with chromactl rollback --run {into_live}"
     )
     return DataDiffersError(
         f"{config.target.location.text}: {count:,} differences between what was written and what the target gives "

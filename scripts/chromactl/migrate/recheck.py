@@ -21,7 +21,7 @@ from chromactl.console import Advance
 from chromactl.migrate.config import MigrateConfig
 from chromactl.migrate.delta import CARRY
 from chromactl.migrate.flow import Stage, flow
-from chromactl.migrate.ledger import RunFolder
+from chromactl.migrate.ledger import ROLLED_BACK, RunFolder
 from chromactl.migrate.passage import Passage
 from chromactl.migrate.plan import Piece, Plan, PlannedCollection, contested_ids, in_pieces, select
 from chromactl.migrate.proof import Prove, prove_all
@@ -196,7 +196,7 @@ class _Source:
         lines = []
         for entry in base.folder.entries_with_rejects():
             piece = (entry["collection"], entry["number"])
-            if piece in self._same and entry["step"] != CARRY:
+            if piece in self._same and entry["step"] not in (CARRY, ROLLED_BACK):
                 lines.append(entry)
                 if entry["step"] == "export":
                     _link(base.folder.path, self._folder.path, entry["shard"]["file"])

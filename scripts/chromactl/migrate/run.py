@@ -13,7 +13,7 @@ from chromactl.console import Console
 from chromactl.errors import ChromactlError, DataDiffersError, PreconditionError
 from chromactl.migrate import ending, state
 from chromactl.migrate.config import MigrateConfig
-from chromactl.migrate.ledger import RunFolder
+from chromactl.migrate.ledger import ROLLED_BACK, RunFolder
 from chromactl.migrate.plan import read_plan
 from chromactl.migrate.progress import Phases
 from chromactl.migrate.proof import Prove, proven
@@ -57,7 +57,7 @@ class Run:
                 return None
         else:
             left = state.unfinished(config)
-            if not left:
+            if not left or RunFolder(state.run_folder(config, left[-1].run)).entries(ROLLED_BACK):
                 return None
             checkpoint = left[-1]
         plan = read_plan(state.run_folder(config, checkpoint.run))
@@ -159,8 +159,9 @@ class Run:
             path = ending.write_differences(self.config, self.name, prove.comparisons)
             for collection in staged:
                 target.discard(collection)
-            state.forget(self.config, self.name)
-            raise ending.differ(self.config, prove.comparisons, path, beside=bool(staged))
+            if staged:  # else live collections were changed, and the run can be undone
+                state.forget(self.config, self.name)
+            raise ending.differ(self.config, prove.comparisons, path, None if staged else self.name)
         self.report.note_rounding(rounding)
         proved = [
             held.get(entry.name)

@@ -23,31 +23,44 @@ RECORDS_AT_ONCE = 500
 class _Former:
     """What a live collection was: the records that were changed or removed, as they were, and the ids that were not."""
 
-    kept: Collection | None
-    ids: list[str]
+    kept: list[tuple[SnapshotStore, Collection, list[str]]]
     added: list[str]
+
+    @property
+    def ids(self) -> list[str]:
+        """Those of the kept records."""
+        return [record for _, _, ids in self.kept for record in ids]
 
 
 class Amended:
-    """The undoing of a run with a base, of which `before` holds what each collection came to."""
+    """The undoing of the first of `runs`, which has a base: `before` holds what each collection came to by that.
+
+    The others carried changes over what the first left, and broke off. What they have done goes with it.
+    """
 
     def __init__(
-        self, run: PastRun, before: dict[str, str | None], target: Database, backup_dir: Path, names: Sequence[str]
+        self,
+        runs: Sequence[PastRun],
+        before: dict[str, str | None],
+        target: Database,
+        backup_dir: Path,
+        names: Sequence[str],
     ) -> None:
-        self.name = run.name
-        self._run = run
+        self._runs = runs
+        self._run = runs[0]
+        self.name = self._run.name
         self._before = before
         self._target = target
-        self._backup = backup_dir / f"before-{run.name}"
+        self._backup = backup_dir / f"before-{self.name}"
         self._names = names
-        self._snapshot = self._opened()
+        self._snapshots = [self._opened(backup_dir / f"before-{run.name}") for run in runs]
         self._formers = {name: self._former(name) for name in names}
 
-    def _opened(self) -> SnapshotStore | None:
-        if not self._backup.exists():
+    def _opened(self, backup: Path) -> SnapshotStore | None:
+        if not backup.exists():
             return None  # it only added records
         try:
-            return SnapshotStore(self._backup)
+            return SnapshotStore(backup)
         except ChromactlError as error:
             raise PreconditionError(
                 f"{error}; what run {self.name} changed cannot be put back, and nothing was changed; go back to "
@@ -55,11 +68,18 @@ class Amended:
             ) from error
 
     def _former(self, name: str) -> _Former:
-        kept, ids = None, []
-        for collection in self._snapshot.collections() if self._snapshot is not None else ():
-            if collection.name == name:
-                kept, ids = collection, self._snapshot.ids(collection) if self._snapshot is not None else []
-        return _Former(kept, ids, added(self._run.folder).get(name, []))
+        """What a record was is known from the first run that touched it."""
+        former = _Former([], [])
+        touched: set[str] = set()
+        for run, snapshot in zip(self._runs, self._snapshots, strict=True):
+            new = [record for record in added(run.folder).get(name, []) if record not in touched]
+            former.added.extend(new)
+            for collection in snapshot.collections() if snapshot is not None else ():
+                if snapshot is not None and collection.name == name:
+                    ids = [record for record in snapshot.ids(collection) if record not in touched]
+                    former.kept.append((snapshot, collection, ids))
+            touched.update(former.added, former.ids)
+        return former
 
     def plan(self) -> list[Step]:
         """Which of the collections differ from what they were."""
@@ -82,9 +102,9 @@ class Amended:
         return Step(name, way, len(former.ids) + len(former.added), self._before.get(name), comes=live)
 
     def _batches(self, former: _Former) -> Iterator[Batch]:
-        if self._snapshot is not None and former.kept is not None:
-            for start in range(0, len(former.ids), RECORDS_AT_ONCE):
-                yield self._snapshot.read(former.kept, former.ids[start : start + RECORDS_AT_ONCE])[0]
+        for snapshot, collection, ids in former.kept:
+            for start in range(0, len(ids), RECORDS_AT_ONCE):
+                yield snapshot.read(collection, ids[start : start + RECORDS_AT_ONCE])[0]
 
     def _equal(self, live: Collection, expected: Batch) -> bool:
         comparison = Comparison()
@@ -126,6 +146,8 @@ class Amended:
     def clear(self, steps: Sequence[Step]) -> None:
         """Nothing is left over; what each came to is noted, so that the next migration knows its own work again."""
         for step in steps:
-            if step.comes is not None and self._run.folder.entry(ROLLED_BACK, step.name, 0) is None:
+            noted = [run for run in self._runs if run.folder.entry(ROLLED_BACK, step.name, 0) is None]
+            if step.comes is not None and noted:
                 digest = digest_of(self._target, step.comes).hexdigest()
-                self._run.folder.note(ROLLED_BACK, step.name, 0, digest=digest)
+                for run in noted:
+                    run.folder.note(ROLLED_BACK, step.name, 0, digest=digest)

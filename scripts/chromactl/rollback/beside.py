@@ -21,11 +21,17 @@ from chromactl.stores.snapshot import SnapshotStore
 
 
 class Beside:
-    """The undoing of a run without a base. `backup_dir` holds the snapshot that it made of what it replaced."""
+    """The undoing of a run without a base. `backup_dir` holds the snapshot that it made of what it replaced.
 
-    def __init__(self, run: PastRun, target: Database, backup_dir: Path, names: Sequence[str]) -> None:
+    What `broken` runs have half carried over lies in what the run imported, and goes with it.
+    """
+
+    def __init__(
+        self, run: PastRun, broken: Sequence[PastRun], target: Database, backup_dir: Path, names: Sequence[str]
+    ) -> None:
         self.name = run.name
         self._run = run
+        self._broken = broken
         self._target = target
         self._backup = backup_dir / f"before-{run.name}"
         self._names = names
@@ -109,4 +115,5 @@ class Beside:
         for step in steps:
             if (left := there.get(staged_name(step.name, self.name))) is not None:
                 self._target.discard(left)
-            self._run.folder.note(ROLLED_BACK, step.name, 0, digest=step.digest)
+            for run in (self._run, *self._broken):
+                run.folder.note(ROLLED_BACK, step.name, 0, digest=step.digest)

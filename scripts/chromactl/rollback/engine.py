@@ -61,10 +61,16 @@ def rollback(config: RollbackConfig, console: Console, log_file: Path | None = N
         elif not config.dry_run:
             report.status = "unchanged"
             undo.clear(report.steps)
+        report.now = _counts(target, report.steps)
         report.seconds = perf_counter() - begun
         if report.changed and not config.dry_run:
             report.write(config.report_output)
     return report
+
+
+def _counts(target: Database, steps: list[Step]) -> dict[str, int | None]:
+    there = {collection.name: collection for collection in target.collections()}
+    return {step.name: target.count(there[step.name]) if step.name in there else None for step in steps}
 
 
 def _undo(config: RollbackConfig, target: Database, stack: contextlib.ExitStack) -> tuple[Undo, str | None]:
@@ -77,9 +83,10 @@ def _undo(config: RollbackConfig, target: Database, stack: contextlib.ExitStack)
     _refuse_later(config, run, names)
     backup = config.backup_dir / f"before-{run.name}"
     kept = f"snapshot:{backup}" if backup.exists() else None
+    broken = runs.broken_off(config.checkpoint_dir, run)
     if run.plan.base is None:
-        return Beside(run, target, config.backup_dir, names), kept
-    return Amended(run, _digests_of(config, run.plan.base), target, config.backup_dir, names), kept
+        return Beside(run, broken, target, config.backup_dir, names), kept
+    return Amended([run, *broken], _digests_of(config, run.plan.base), target, config.backup_dir, names), kept
 
 
 def _opened(backup: Access) -> Source:

@@ -19,6 +19,7 @@ class RollbackReport:
 
     `status` is restored, unchanged or dry-run. `backup` is where the truth of before came from, `archive` the snapshot
     of what had to go; `lost` are the ids that the archive could not keep, because the target does not give them back.
+    `now` is what stands there at the end: the records of each live name, None where there is no such collection.
     """
 
     status: str
@@ -31,6 +32,7 @@ class RollbackReport:
     archive: Path | None = None
     lost: dict[str, list[str]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
+    now: dict[str, int | None] = field(default_factory=dict)
     seconds: float = 0.0
     report_file: Path | None = None
     log_file: Path | None = None
@@ -64,6 +66,7 @@ class RollbackReport:
                 }
                 for step in self.steps
             },
+            "now": self.now,
             "report_file": None if self.report_file is None else str(self.report_file.absolute()),
             "log_file": None if self.log_file is None else str(self.log_file.absolute()),
         }

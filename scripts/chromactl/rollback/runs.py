@@ -82,6 +82,11 @@ def find(folder: Path, name: str) -> PastRun:
     raise PreconditionError(f"run {name}: not known in {folder} (it knows {names}); check --run and --checkpoint-dir")
 
 
+def broken_off(folder: Path, run: PastRun) -> list[PastRun]:
+    """The runs that were carrying changes over what this run left when they broke off: half of it may be there."""
+    return [later for later in known(folder) if later.plan.base == run.name and later.checkpoint.phase != "complete"]
+
+
 def newest(folder: Path, target: str, database: tuple[str, str]) -> PastRun:
     """The newest finished run that wrote to this database.
 
