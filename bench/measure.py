@@ -154,14 +154,14 @@ class _Bench:
         source = sources.get(source_of(way) or "", "")
         if kind == INSERTS:
             self._keep(way, self._inserts(self._options.size, self._results.best))
-        elif kind in ("migrate", "strict"):  # and, where they were migrated, validate, again and quick
+        elif kind in ("migrate", "strict"):  # and, where they were migrated, validate, again and exact
             with self._server() as target, self._work() as work:
                 flags = ["--strict-phases"] if kind == "strict" else []
                 self._keep(way, self._migrate("complete", work, source, target.url, *flags))
                 if way == "migrate-1.5.9" and "validate-1.5.9" in self._options.ways:
                     before = self._results.ways[way][-1]
                     self._keep("validate-1.5.9", self._validate(work, source, target.url, before))
-                for again, more in (("again", []), ("quick", ["--quick"])):
+                for again, more in (("again", []), ("exact", ["--exact-recheck"])):
                     if kind == "migrate" and f"{again}-{rest}" in self._options.ways:
                         self._keep(f"{again}-{rest}", self._migrate("unchanged", work, source, target.url, *more))
         elif kind == "naive":

@@ -115,9 +115,11 @@ def _reading(results: Results) -> Iterator[Row]:
 
 def _again(results: Results) -> Iterator[Row]:
     """Finished runs, run again."""
-    for way, measured in _of(results, "again", "quick"):
+    for way, measured in _of(results, "again"):
         target = f"≤ {MOST_SECONDS_AGAIN:.0f} s"
         yield _row(WAYS[way], measured, "", target, middle(measured) <= MOST_SECONDS_AGAIN)
+    for way, measured in _of(results, "exact"):
+        yield _row(WAYS[way], measured)
 
 
 def _memory(results: Results) -> Iterator[Row]:

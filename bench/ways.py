@@ -23,7 +23,7 @@ WAYS = {
     "strict-1.5.9": "chromactl migrate --strict-phases, from 1.5.9",
     **{f"naive-{server}": f"naive client loop, nothing verified, from {server}" for server in SERVERS},
     **{f"again-{server}": f"finished run again, from {server}" for server in SERVERS},
-    **{f"quick-{server}": f"finished run again with --quick, from {server}" for server in SERVERS},
+    "exact-0.6.3": "finished run again with --exact-recheck, from 0.6.3",
     **{f"export-{server}": f"chromactl's export, from {server}" for server in SERVERS},
     **{f"read-{server}-{reader}": f"{what}, from {server}" for server in SERVERS for reader, what in READERS.items()},
 }
@@ -52,7 +52,7 @@ def chosen(words: Iterable[str]) -> tuple[str, ...]:
             raise ValueError(f"--ways {word}: no such way; there are {', '.join(WAYS)}")
     wanted = {way for way in WAYS if not words or any(_means(word, way) for word in words)}
     # A run can only be done again, and validated, where it was done.
-    wanted |= {f"migrate-{source_of(way)}" for way in wanted if way.startswith(("again-", "quick-", "validate-"))}
+    wanted |= {f"migrate-{source_of(way)}" for way in wanted if way.startswith(("again-", "exact-", "validate-"))}
     return tuple(way for way in WAYS if way in wanted | {INSERTS})
 
 

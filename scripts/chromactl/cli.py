@@ -99,7 +99,7 @@ def cli() -> None:
     type=click.FloatRange(0, 1),
     help="Share of records that may be rejected, 0 to 1.",
 )
-@option("--quick", is_flag=True, help="Finished run again: compare all texts, but only some embeddings, of the source.")
+@option("--exact-recheck", is_flag=True, help="Finished run again: read all embeddings of servers before 1.x too.")
 @option("--replace", is_flag=True, help="Take the place of target collections with other content; they are kept.")
 @option("--dry-run", is_flag=True, help="Read and check everything, write nothing, say PROCEED or INVESTIGATE.")
 @option(
@@ -150,7 +150,7 @@ def migrate(as_json: bool, verbose: bool, **given: Any) -> int:
         strict_phases=given["strict_phases"],
         max_reject_rate=given["max_reject_rate"],
         collections=given["collection"],
-        quick=given["quick"],
+        exact_recheck=given["exact_recheck"],
         replace=given["replace"],
         dry_run=given["dry_run"],
         checkpoint_file=given["checkpoint_file"],

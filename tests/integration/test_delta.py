@@ -151,21 +151,6 @@ def test_a_collection_emptied_and_filled_again(place: Watched) -> None:
     assert_holds(target.records("pets"), REST, "l2")
 
 
-def test_quick_carries_texts_over_without_reading_all_embeddings(place: Watched) -> None:
-    source, target = place.source, place.target
-    records = plain(400)
-    source.put(Made("pets", "l2", records))
-    place.report()
-    source.upsert("pets", replace(records[77], document="other"), *plain(2, prefix="new"))
-    report = place.report("--quick")
-    assert report["carried"] == {"added": 2, "changed": 1, "removed": 0}
-    assert place.written == {"r00077", "new00000", "new00001"}
-    assert_holds(target.records("pets"), source.records("pets").values(), "l2")
-    assert place.report("--quick")["changed"] is False
-    asked = [body for to, path, body in place.watch.seen if to == "source" and path.endswith("/get")]
-    assert sum(len(body["ids"]) for body in asked if "embeddings" in body.get("include", ())) < 100
-
-
 def test_from_an_old_server(legacy: Server, receiving: Server, legacy_token: Path, chromactl: Chromactl) -> None:
     source = new_database(legacy)
     target = same_database(receiving, source.name)

@@ -178,7 +178,7 @@ def test_a_chart_of_nothing_measurable() -> None:
 def test_ways_are_chosen_by_how_their_names_begin() -> None:
     assert chosen([]) == tuple(WAYS)
     assert chosen(["naive", "export-0.6.3"]) == ("inserts", "naive-1.5.9", "naive-0.6.3", "export-0.6.3")
-    assert chosen(["quick-0.6.3"]) == ("inserts", "migrate-0.6.3", "quick-0.6.3")
+    assert chosen(["exact"]) == ("inserts", "migrate-0.6.3", "exact-0.6.3")
     assert chosen(["validate"]) == ("inserts", "migrate-1.5.9", "validate-1.5.9")
     with pytest.raises(ValueError, match="--ways mig: no such way"):
         chosen(["mig"])

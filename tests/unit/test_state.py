@@ -76,7 +76,7 @@ def test_only_checkpoints_of_this_very_migration_are_taken_up(tmp_path: Path) ->
 def test_settings_that_change_no_data_may_change_between_tries(tmp_path: Path) -> None:
     of = config(tmp_path)
     path = state.write_checkpoint(of, checkpoint(of))
-    again = replace(of, max_reject_rate=0.5, replace=True, workers=5, strict_phases=True, quick=True)
+    again = replace(of, max_reject_rate=0.5, replace=True, workers=5, strict_phases=True, exact_recheck=True)
     assert again.fingerprint == of.fingerprint
     assert state.named_checkpoint(again, path).run == state.unfinished(again)[0].run
 

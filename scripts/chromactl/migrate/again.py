@@ -37,6 +37,8 @@ def look_again(run: Run, target: Source) -> Plan | None:
         return None
     with run.phases.timed("recheck"), run.console.progress(finished.plan.records, "recheck") as advance:
         found = recheck(run.config, finished, run.folder, run.source, target, advance)
+    if found.by_distances:
+        run.console.line("Embeddings of the source were compared by distances; --exact-recheck reads each of them")
     if found.outcome is Outcome.OTHERWISE:
         run.console.line(f"Source or target has changed since run {checkpoint.run}; migrating again")
         return None

@@ -16,7 +16,7 @@ class MigrateConfig:
     `collections` limits the run to these names of the source (all that the profile takes, when empty);
     `renames` are (target collection, its name instead).
     `workers` is how many requests go to each side at once; `strict_phases` ends each phase before the next begins.
-    `quick` is about running a finished migration again: see chromactl.migrate.recheck.
+    `exact_recheck` is about running a finished migration again: see chromactl.migrate.recheck.
     `replace` allows taking the place of target collections with other content (they are kept under a new name).
     """
 
@@ -32,7 +32,7 @@ class MigrateConfig:
     collections: tuple[str, ...] = ()
     renames: tuple[tuple[str, str], ...] = ()
     strict_phases: bool = False
-    quick: bool = False
+    exact_recheck: bool = False
     replace: bool = False
     dry_run: bool = False
     checkpoint_file: Path | None = None

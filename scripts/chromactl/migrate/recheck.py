@@ -24,12 +24,11 @@ from chromactl.migrate.flow import Stage, flow
 from chromactl.migrate.ledger import ROLLED_BACK, RunFolder
 from chromactl.migrate.passage import Passage
 from chromactl.migrate.plan import Piece, Plan, PlannedCollection, contested_ids, in_pieces, select
+from chromactl.migrate.probes import Probes, ask
 from chromactl.migrate.proof import Prove, prove_all
 from chromactl.migrate.steps import keep
 from chromactl.snapshot.shard import read_shard
 from chromactl.stores.base import Batch, Collection, Source
-
-EMBEDDINGS_A_PIECE = 25
 
 
 class Outcome(Enum):
@@ -42,11 +41,15 @@ class Outcome(Enum):
 
 @dataclass(slots=True)
 class Recheck:
-    """The outcome; with a changed source, the plan that carries the changes over."""
+    """The outcome; with a changed source, the plan that carries the changes over.
+
+    `by_distances` says that embeddings of the source were compared by those, not read.
+    """
 
     outcome: Outcome
     comparison: Comparison = field(default_factory=Comparison)
     plan: Plan | None = None
+    by_distances: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ def recheck(
 ) -> Recheck:
     """Compare source and target with the finished run; changes of the source are kept in `folder`.
 
-    With `config.quick`, embeddings of the source are compared for some records of each piece only.
+    Embeddings of a source to which they are dear are compared by what its index says of them
+    (chromactl.migrate.probes), unless it is to be an exact recheck.
     """
     with interrupt.held(), ThreadPoolExecutor(1) as pool:
         there = pool.submit(holds, config, finished, target)
@@ -75,12 +79,12 @@ def recheck(
         folder.remove()
         return Recheck(Outcome.OTHERWISE)
     if not look.changed:
-        return Recheck(Outcome.UNCHANGED, comparison)
+        return Recheck(Outcome.UNCHANGED, comparison, by_distances=look.by_distances)
     if finished.plan.contested or look.contested:
         # Which of two records with one id goes is decided over all of them.
         folder.remove()
         return Recheck(Outcome.OTHERWISE)
-    return Recheck(Outcome.SOURCE_CHANGED, comparison, look.plan())
+    return Recheck(Outcome.SOURCE_CHANGED, comparison, look.plan(), look.by_distances)
 
 
 def holds(config: MigrateConfig, finished: Finished, target: Source) -> Comparison | None:
@@ -118,6 +122,12 @@ class _Source:
         self._now: list[PlannedCollection] = []
         self._skipped: list[str] = []
         self._same: set[tuple[str, int]] = set()
+        self._probes: Probes | None = None
+
+    @property
+    def by_distances(self) -> bool:
+        """Whether embeddings are compared by their distances, since to read them takes long."""
+        return self._source.embeddings_are_dear and not self._config.exact_recheck
 
     @property
     def changed(self) -> bool:
@@ -140,8 +150,10 @@ class _Source:
         if not all(self._same_metric(planned, there[planned.name]) for planned in base):
             return False
         self._now = [self._pieces_now(planned, there[planned.name]) for planned in base]
-        pieces = (Piece(planned, number) for planned in self._now for number in range(len(planned.pieces)))
-        flow(pieces, [Stage(self._compare, self._config.workers)])
+        for planned in self._now:
+            pieces = [Piece(planned, number) for number in range(len(planned.pieces))]
+            self._probes = self._ask(planned, pieces)
+            flow(pieces, [Stage(self._compare, self._config.workers)])
         return True
 
     def _same_metric(self, planned: PlannedCollection, there: Collection) -> bool:
@@ -160,9 +172,20 @@ class _Source:
         new = [record for record in now if record not in known]
         return replace(planned, key=there.key, pieces=pieces + in_pieces(new))
 
+    def _ask(self, planned: PlannedCollection, pieces: list[Piece]) -> Probes | None:
+        """What the index says of the collection's embeddings, if they are compared by that."""
+        if not self.by_distances:
+            return None
+        like = next((before for piece in pieces if (before := self._before(piece)) is not None and len(before)), None)
+        if like is None:
+            return None
+        ids = [record for piece in pieces for record in piece.ids]
+        seed = f"{self._folder.path.name} {planned.name}"
+        return ask(self._source, planned.source, planned.spec.space, ids, like, seed)
+
     def _compare(self, piece: Piece) -> None:
         before = self._before(piece)
-        if before is not None and self._config.quick and self._seems_the_same(piece, before):
+        if before is not None and self._probes is not None and self._seems_the_same(piece, before, self._probes):
             same = True
         else:
             batch, unreadable = self._source.read(piece.planned.source, piece.ids)
@@ -183,11 +206,14 @@ class _Source:
         folder = self._finished.folder
         return read_shard(folder.path, folder.shard(base.name, piece.number))
 
-    def _seems_the_same(self, piece: Piece, before: Batch) -> bool:
+    def _seems_the_same(self, piece: Piece, before: Batch, probes: Probes) -> bool:
+        """Whether all texts are equal, what the index says of the embeddings agrees, and those in doubt are equal."""
+        some = before.take(probes.doubtful(before))
+        if len(before) < len(piece.ids) or len(some) > len(before) // 2:
+            return False
         there = piece.planned.source
-        some = _some(before)
-        return _equal(_without_embeddings(before), self._source.read_text(there, before.ids), "l2") and _equal(
-            some, self._source.read(there, some.ids)[0], piece.planned.spec.space
+        return _equal(_without_embeddings(before), self._source.read_text(there, before.ids), "l2") and (
+            not len(some) or _equal(some, self._source.read(there, some.ids)[0], piece.planned.spec.space)
         )
 
     def plan(self) -> Plan:
@@ -220,10 +246,6 @@ def _link(old: Path, new: Path, file: str) -> None:
         target.hardlink_to(old / file)
     except OSError:  # a file system without links
         shutil.copyfile(old / file, target)
-
-
-def _some(batch: Batch) -> Batch:
-    return batch.take(range(0, len(batch), max(1, len(batch) // EMBEDDINGS_A_PIECE)))
 
 
 def _without_embeddings(batch: Batch) -> Batch:

@@ -130,6 +130,8 @@ class Source(Protocol):
     """A store that yields records. Nothing here ever writes to it."""
 
     url: str
+    embeddings_are_dear: bool
+    """Whether the store needs far longer to give embeddings than all the rest of a record, and the `nearest`."""
 
     def databases(self) -> list[str]:
         """The names of all databases of the tenant.

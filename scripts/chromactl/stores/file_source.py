@@ -74,6 +74,7 @@ class FileSource:
     """The reading half of a store that is files: everything but opening them."""
 
     url: str
+    embeddings_are_dear = False
     _collections: dict[str, Collection]
     _records: dict[str, RecordIndex]
 

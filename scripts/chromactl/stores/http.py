@@ -87,6 +87,7 @@ class HttpStore:
         self._lost: Counter[str] = Counter()
         # 1.x is told by what it can do; its version number is a constant.
         self._modern = bool(preflight.get("supports_base64_encoding", False))
+        self.embeddings_are_dear = not self._modern
         if not self._modern:
             # A Python server: two requests at once only make its interpreter switch between them.
             self._http.take_turns()
