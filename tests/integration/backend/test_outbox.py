@@ -253,7 +253,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 @scenario
 async def test_taking_a_batch_costs_the_batch_whatever_waits_and_whatever_the_planner_believes(crowded: Rig) -> None:
     database = crowded.database(120)
-    limit = 40 * BATCH  # some index and table blocks a record; without an index there would be hundreds
+    limit = 25 * BATCH  # some index and table blocks a record; without an index there would be hundreds
     assert await takes(database, BATCH, at_most=limit)  # analysed while it was empty
     crowded.sql("ANALYZE outbox")
     assert await takes(database, BATCH, at_most=limit)
