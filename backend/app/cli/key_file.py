@@ -35,7 +35,6 @@ ANOTHER = "Move it away, or name another file."
 @click.pass_obj
 def ensure(settings: Settings, user: str, project: str, label: str, path: Path, dry_run: bool, as_json: bool) -> None:
     """Have a file hold a key of this tenant: what is there is kept as long as it lets in. The key is not shown."""
-
     try:
         tenant = terms.tenant(user, project)
         checked = terms.label(label)
