@@ -6,19 +6,17 @@ import asyncio
 import logging
 import multiprocessing
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import SERVICE, logs
 from app.config import Settings
 from app.core.chroma.stores import ChromaStores
-from app.core.database.database import database_url
-from app.core.database.embedded import EmbeddedPostgres
-from app.core.database.upgrade import check, upgrade
+from app.core.database.place import postgres as postgres
+from app.core.database.upgrade import check
 from app.core.embedding import check_provider
 from app.core.errors import DatabaseUnavailable, StartupError
 from app.metrics import DIRECTORY, Metrics, shared_directory
@@ -95,25 +93,6 @@ async def _check_later(services: AppServices) -> None:
         log.info("%s is there, and its schema fits", services.database.target)
         services.fits.set()
         return
-
-
-@contextmanager
-def postgres(settings: Settings, *, as_it_is: bool = False) -> Iterator[URL]:
-    """Where PostgreSQL is; without a DATABASE_URL one of our own is started.
-
-    Its schema is brought up to date then, unless it is wanted as it is.
-    """
-    if settings.database_url is not None:
-        yield database_url(settings.database_url, settings.database_password_file)
-        return
-    own = EmbeddedPostgres(settings.database_path)
-    url = own.start()
-    try:
-        if not as_it_is:
-            upgrade(url, settings.embedding_dimension)
-        yield url
-    finally:
-        own.stop()
 
 
 @asynccontextmanager

@@ -11,8 +11,8 @@ import click
 
 from app.config import Settings
 from app.core.database.database import Database
+from app.core.database.place import postgres
 from app.core.database.upgrade import check
-from app.startup import postgres
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ import click
 
 from app.cli.keys import as_json
 from app.config import Settings
+from app.core.database.place import postgres
 from app.core.database.upgrade import check, missing, upgrade
-from app.startup import postgres
 
 
 @click.group()

@@ -14,6 +14,7 @@ import click
 from app.cli.keys import keys, with_keys
 from app.config import Settings
 from app.core.errors import KeyFileUnusable
+from app.core.keys import terms
 from app.core.keys.key import Key
 from app.core.keys.repository import KeyRepository
 from app.core.memory.tenant import Tenant
@@ -34,14 +35,18 @@ ANOTHER = "Move it away, or name another file."
 @click.pass_obj
 def ensure(settings: Settings, user: str, project: str, label: str, path: Path, dry_run: bool, as_json: bool) -> None:
     """Have a file hold a key of this tenant: what is there is kept as long as it lets in. The key is not shown."""
+    try:
+        tenant = terms.tenant(user, project)
+        checked = terms.label(label)
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
 
     async def work(issued: KeyRepository) -> bool:
-        tenant = Tenant(user, project)
         if await _lets_in(issued, path, tenant):
             return False
         if not dry_run:
             with _replacing(path) as file:
-                key, _ = await issued.issue(tenant, label)
+                key, _ = await issued.issue(tenant, checked)
                 file.write_text(f"{key.reveal()}\n", encoding="ascii")
         return True
 

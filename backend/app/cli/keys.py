@@ -13,12 +13,12 @@ import click
 
 from app.config import Settings
 from app.core.database.database import Database
+from app.core.database.place import postgres
 from app.core.database.upgrade import check
 from app.core.errors import UnknownKey
 from app.core.keys import terms
 from app.core.keys.key import Key
 from app.core.keys.repository import IssuedKey, KeyRepository
-from app.startup import postgres
 
 T = TypeVar("T")
 

@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 
 import click
 
-from app import SERVICE, VERSION
-from app.cli import key_file as key_file  # adds a command to `keys`
-from app.cli.database import database
-from app.cli.dead_letters import dead_letters
-from app.cli.keys import keys
-from app.cli.rebuild import rebuild, verify
-from app.cli.replay import replay
-from app.cli.worker import worker
+from app import SERVICE, VERSION, logs
 from app.config import load_settings
 from app.core.errors import DirectoryLocked, InvalidMoment, RebuildRunning, ServiceError, StartupError
-from app.startup import log_to_stderr
 
 log = logging.getLogger(__name__)
 
 # As chromactl's: 1 failed, 2 usage, 3 a precondition is not met, 4 data differ, 5 locked, 130 interrupted.
 FAILED, USAGE, PRECONDITION, LOCKED, INTERRUPTED = 1, 2, 3, 5, 130
+# Each is imported when it is called: what indexes takes seconds to import, and `app keys` need not wait for it.
+_COMMANDS = {
+    "database": "app.cli.database:database",
+    "dead-letters": "app.cli.dead_letters:dead_letters",
+    "keys": "app.cli.key_file:keys",  # the module that completes the group
+    "rebuild": "app.cli.rebuild:rebuild",
+    "replay": "app.cli.replay:replay",
+    "verify": "app.cli.rebuild:verify",
+    "worker": "app.cli.worker:worker",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)  # noqa: S101 (our own table)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name=SERVICE)
 @click.pass_context
 def app(context: click.Context) -> None:
     """Operate the service. Settings come from the environment and .env, as the service's own do."""
     context.obj = load_settings()
-    log_to_stderr(context.obj)
-
-
-for command in (database, dead_letters, keys, rebuild, replay, verify, worker):
-    app.add_command(command)
+    logs.configure(context.obj.log_level, context.obj.log_format)
 
 
 def main() -> None:
@@ -52,7 +64,7 @@ def main() -> None:
     except ServiceError as error:
         click.echo(f"{SERVICE}: {error}", err=True)
         sys.exit(_code(error))
-    except Exception:  # whatever it says may quote what was remembered; where it happened does not
+    except Exception:  # what it says may quote what was remembered; where it happened does not
         log.exception("a mistake of %s; please report it", SERVICE)
         sys.exit(FAILED)
 

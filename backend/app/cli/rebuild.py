@@ -17,6 +17,7 @@ import click
 
 from app.config import Settings
 from app.core.database.direct import connected, explained
+from app.core.database.place import postgres
 from app.core.flow import Stop
 from app.core.index.rebuild import Rebuild, Report, new_run
 from app.core.index.rebuild_embed import Embedder, Keeper
@@ -25,7 +26,6 @@ from app.core.index.rebuild_ledger import Ledger
 from app.core.index.rebuild_site import Chosen, Site, open_site
 from app.core.index.verify import EXAMPLES, Verdict
 from app.core.index.verify import verify as compare
-from app.startup import postgres
 
 DIFFERS, INTERRUPTED = 4, 130
 SECONDS_BETWEEN_LINES = 5.0

@@ -72,6 +72,7 @@ class Database:
             connect_args={
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": "chroma-stack",
+                "client_encoding": "utf8",  # whatever PGCLIENTENCODING says
                 "options": f"-c statement_timeout={round(timeout_seconds * 1000)} -c timezone=UTC",
                 # a host that vanished is noticed: 5 s idle, then 3 probes, one a second; 8 s where an answer is due
                 "keepalives_idle": 5,

@@ -126,7 +126,7 @@ def _applied(connection: Connection) -> str | None:
 @contextmanager
 def _connection(url: URL) -> Iterator[Connection]:
     """A connection of its own; what PostgreSQL says no to becomes a line."""
-    engine = create_engine(url, connect_args={"connect_timeout": CONNECT_SECONDS})
+    engine = create_engine(url, connect_args={"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"})
     try:
         with engine.connect() as connection:
             yield connection
