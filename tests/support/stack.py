@@ -17,7 +17,7 @@ from app.core.keys.key import Key
 from app.core.memory.tenant import Tenant
 from support.postgres import Postgres
 from support.servers import Server, chroma_server
-from support.service import ANN, DIMENSION, Service, bearer, service, services_of
+from support.service import ANN, DIMENSION, Service, bearer, indexer_of, service, services_of
 
 BOB = Tenant("bob", "first")
 
@@ -78,7 +78,7 @@ def index(database_url: str, chroma: Server) -> int:
 
     async def work() -> int:
         try:
-            indexer, total = services.indexer(), 0
+            indexer, total = indexer_of(services), 0
             while (outcome := await indexer.step()).taken:
                 assert (outcome.postponed, outcome.buried) == (0, 0)
                 total += outcome.taken
