@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         default="127.0.0.1", pattern=r"^[A-Za-z0-9._:-]+$", description="an address of this host"
     )
     search_degraded: bool = Field(default=True, description="true to answer from PostgreSQL while Chroma is down")
+    search_timeout_seconds: float = Field(
+        default=2.0, gt=0, le=600, description="seconds until PostgreSQL answers in Chroma's place, above 0 up to 600"
+    )
 
     embedding_provider: Literal["hashing", "openai", "onnx"] = Field(
         default="hashing", description="hashing (no model: development and tests), openai (an API) or onnx (MiniLM)"

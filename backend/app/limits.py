@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 1024 * 1024
 WAITING_PER_THREAD = 4
+# Nothing reads what is sent with these, so it is not kept either.
+_WITHOUT_BODY = ("GET", "HEAD", "DELETE", "OPTIONS")
 
 
 class Threads:
@@ -44,7 +46,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the body, which is small or refused, then let the application have it."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
             await self.app(scope, receive, send)
             return
         body = bytearray()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -14,11 +15,19 @@ from app.core.errors import StartupError
 from app.limits import BodyLimit
 from app.metrics import Metrics
 from app.observed import Observed
-from app.problems import install_problem_handlers
+from app.problems import Problem, install_problem_handlers
 from app.startup import OneLineStartupFailure, lifespan, log_to_stderr
 
 # uvicorn's code for "failed before it served": with --workers it then ends instead of trying for ever.
 STARTUP_FAILED = 3
+
+DESCRIPTION = """
+Memories and documents, searched by meaning. PostgreSQL keeps them, Chroma finds them.
+
+Every route but those under *health* needs an API key (`app keys issue`), which belongs to one user and project: what
+another has does not exist for it. Errors are problem details (RFC 9457) with a stable `type`; a 503 says when to try
+again.
+"""
 
 
 class _Application(FastAPI):
@@ -27,13 +36,20 @@ class _Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         return Observed(super().build_middleware_stack(), self.state.metrics)
 
+    def openapi(self) -> dict[str, Any]:
+        """The page, with the form of every problem once."""
+        if self.openapi_schema is None:
+            page = super().openapi()
+            page["components"]["schemas"][Problem.__name__] = Problem.model_json_schema()
+        return super().openapi()
+
 
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. Opens and connects to nothing before it is started."""
     app = _Application(
         title=SERVICE,
         version=VERSION,
-        description="Memories and documents, searched by meaning. Errors are problem details (RFC 9457).",
+        description=DESCRIPTION,
         lifespan=lifespan,
     )
     app.state.settings = settings

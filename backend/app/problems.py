@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TYPE_PREFIX = "urn:chroma-stack:problem:"
 RETRY_AFTER_SECONDS = 5
+MAX_SHOWN = 200
 
 # From the service's errors to HTTP; the first class that fits counts.
 _KINDS: tuple[tuple[type[errors.ServiceError], int, str], ...] = (
@@ -28,26 +30,42 @@ _KINDS: tuple[tuple[type[errors.ServiceError], int, str], ...] = (
     (errors.InvalidCursor, 400, "invalid-cursor"),
     (errors.InvalidKey, 401, "invalid-key"),
     (errors.UnknownMemory, 404, "unknown-memory"),
+    (errors.UnknownDocument, 404, "unknown-document"),
     (errors.UnknownTenant, 404, "unknown-tenant"),
     (errors.UnknownCollection, 404, "unknown-collection"),
     (errors.DimensionMismatch, 409, "dimension-mismatch"),
     (errors.MixedMetrics, 409, "mixed-metrics"),
+    (errors.TextRefused, 422, "text-refused"),
     (errors.CollectionMissing, 503, "collection-missing"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.DatabaseUnavailable, 503, "database-unavailable"),
+    (errors.DatabaseTooSlow, 503, "database-too-slow"),
+    (errors.SchemaUnfit, 503, "schema-unfit"),
     (errors.EmbeddingUnavailable, 503, "embedding-unavailable"),
-    (errors.TextRefused, 422, "text-refused"),
     (errors.ChromaTimeout, 503, "chroma-timeout"),
     (errors.ChromaRefusedToken, 503, "chroma-refused-token"),
     (errors.NotAChroma, 503, "not-a-chroma"),
     (errors.ChromaUnavailable, 503, "chroma-unavailable"),
 )
+# Those that no class stands for.
+_OTHERS = {
+    "bad-request": (400, "The request body cannot be read as JSON."),
+    "body-too-large": (413, "The request body is larger than 1048576 bytes."),
+    "invalid-request": (422, "body.limit: Input should be less than or equal to 100"),
+}
+_KNOWN = {slug: (status, inspect.cleandoc(kind.__doc__ or "")) for kind, status, slug in _KINDS} | _OTHERS
+
+CHROMA = ("chroma-unavailable", "chroma-timeout", "chroma-refused-token", "not-a-chroma")
+DATABASE = ("database-unavailable", "database-too-slow", "schema-unfit", "overloaded")
+# What every route can answer that needs a key: looking it up takes PostgreSQL.
+CALLER = ("invalid-key", "unknown-tenant", *DATABASE)
+BODY = ("bad-request", "body-too-large", "invalid-request")
 
 
 class Problem(BaseModel):
     """A problem as it is answered, for the OpenAPI page."""
 
-    type: str = Field(examples=[f"{TYPE_PREFIX}chroma-unavailable"])
+    type: str = Field(description="Which problem it is; stable.", examples=[f"{TYPE_PREFIX}chroma-unavailable"])
     title: str = Field(examples=["Service Unavailable"])
     status: int = Field(examples=[503])
     detail: str = Field(examples=["Chroma at http://localhost:8000 cannot be reached: connection refused."])
@@ -70,29 +88,49 @@ def problem_response(
     status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None, **extra: Any
 ) -> ProblemResponse:
     """The answer for one problem. `kind` ends its type; empty extras are left out."""
-    content = {
+    if status == 401:
+        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
+    if status == 503:
+        headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
+    return ProblemResponse(_content(status, kind, detail, **extra), status, dict(headers) if headers else None)
+
+
+def _content(status: int, kind: str, detail: str, **extra: Any) -> dict[str, Any]:
+    return {
         "type": TYPE_PREFIX + kind,
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         **{key: value for key, value in {**extra, "request_id": request_id()}.items() if value},
     }
-    if status == 401:
-        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
-    if status == 503:
-        headers = {**(headers or {}), "Retry-After": str(RETRY_AFTER_SECONDS)}
-    return ProblemResponse(content, status, dict(headers) if headers else None)
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route for its OpenAPI page."""
-    return {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {ProblemResponse.media_type: {"schema": Problem.model_json_schema()}},
-        }
-        for status in statuses
+def responses(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route for its OpenAPI page: an example of each of these kinds, by status."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for kind in dict.fromkeys(kinds):
+        status, detail = _KNOWN[kind]
+        found = by_status.setdefault(status, _documented(status))
+        value = _content(status, kind, detail)
+        if kind == "invalid-request":
+            where, _, message = detail.partition(": ")
+            value["errors"] = [{"where": where, "message": message}]
+        found["content"][ProblemResponse.media_type]["examples"][kind] = {"summary": detail, "value": value}
+    return by_status
+
+
+def _documented(status: int) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    documented: dict[str, Any] = {
+        "description": HTTPStatus(status).phrase,
+        "content": {ProblemResponse.media_type: {"schema": schema, "examples": {}}},
     }
+    if status == 401:
+        documented["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}, "example": "Bearer"}}
+    if status == 503:
+        seconds = {"schema": {"type": "integer"}, "description": "Seconds.", "example": RETRY_AFTER_SECONDS}
+        documented["headers"] = {"Retry-After": seconds}
+    return documented
 
 
 def install_problem_handlers(app: FastAPI) -> None:
@@ -118,22 +156,35 @@ async def _validation_error(_request: Request, error: Exception) -> ProblemRespo
     if not isinstance(error, RequestValidationError):
         raise error
     # Only where and what: the input itself is neither echoed nor logged.
+    found = error.errors()[:20]
+    if any(mistake["type"] == "json_invalid" for mistake in found):
+        return _no_json()
     mistakes = [
-        {"where": ".".join(str(part) for part in mistake["loc"])[:200], "message": str(mistake["msg"])[:300]}
-        for mistake in error.errors()[:20]
+        {"where": ".".join(str(part) for part in mistake["loc"])[:MAX_SHOWN], "message": _message(mistake)}
+        for mistake in found
     ]
+    if isinstance(error.body, bytes):  # of another content type, and so not read
+        mistakes = [{"where": "body", "message": "send JSON, with content-type: application/json"}]
     detail = "; ".join(f"{m['where']}: {m['message']}" for m in mistakes[:3])
     return problem_response(422, "invalid-request", detail, errors=mistakes)
+
+
+def _message(mistake: Mapping[str, Any]) -> str:
+    return str(mistake["msg"]).removeprefix("Value error, ")[:300]
+
+
+def _no_json() -> ProblemResponse:
+    return problem_response(400, "bad-request", _OTHERS["bad-request"][1])
 
 
 async def _http_error(request: Request, error: Exception) -> ProblemResponse:
     if not isinstance(error, HTTPException):
         raise error
-    slug = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
     if error.status_code == 400:
-        return problem_response(400, "bad-request", "The request body cannot be read as JSON.")
-    detail = f"{request.method} {request.url.path}: {HTTPStatus(error.status_code).phrase}"
-    return problem_response(error.status_code, slug, detail, error.headers)
+        return _no_json()
+    phrase = HTTPStatus(error.status_code).phrase
+    detail = f"{request.method} {request.url.path[:MAX_SHOWN]}: {phrase}"
+    return problem_response(error.status_code, phrase.lower().replace(" ", "-"), detail, error.headers)
 
 
 async def _unexpected_error(_request: Request, error: Exception) -> ProblemResponse:

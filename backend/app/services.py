@@ -9,7 +9,6 @@ from fastapi import Depends, Request
 from sqlalchemy import URL
 
 from app.config import Settings
-from app.core.chroma.store import Probe
 from app.core.chroma.stores import ChromaStores
 from app.core.chroma.writer import IndexWriter
 from app.core.database.database import Database
@@ -21,16 +20,20 @@ from app.core.index.wakeup import Wakeup
 from app.core.index.worker import Worker
 from app.core.keys.doorkeeper import Doorkeeper
 from app.core.keys.repository import KeyRepository
+from app.core.memory.nearest import Nearest
 from app.core.memory.repository import Memories
 from app.core.memory.semantic_memory import SemanticMemory
 from app.core.memory.tenant import Kind
+from app.core.rag.documents import Documents
 from app.core.rag.retriever import Retriever
 from app.core.rag.splitter import Splitter
 from app.limits import Threads
 from app.metrics import Metrics
 from app.metrics_backlog import BacklogWatch
+from app.readiness import Readiness
 
 HEALTH_THREADS = 2
+SPLITTING_THREADS = 2
 
 
 class AppServices:
@@ -52,14 +55,33 @@ class AppServices:
         )
         self.memories = Memories(self.database, "memory")
         self.passages = Memories(self.database, "passage")
+        self.documents = Documents(self.database)
         self.splitter = Splitter(settings.rag_passage_characters, settings.rag_passage_overlap)
         self.stores = stores or ChromaStores(settings)
         self._watch_stores()
         self.threads = Threads(settings.chroma_threads)
-        self.semantic_memory = SemanticMemory(self.stores.memory, self.embedder, self.threads)
-        self.retriever = Retriever(self.stores.rag, self.embedder, settings.rag_collections, self.threads)
+        self.splitting = Threads(SPLITTING_THREADS)
+        self.semantic_memory = SemanticMemory(
+            self.stores.memory, self.embedder, self.threads, self._substitute("memory"), self._patience
+        )
+        self.retriever = Retriever(
+            self.stores.rag,
+            self.embedder,
+            settings.rag_collections,
+            self.threads,
+            self._substitute("passage"),
+            self._patience,
+        )
         # of its own, so that health is told also when every search waits
         self.health_threads = Threads(HEALTH_THREADS)
+        self.readiness = Readiness(
+            self.database,
+            settings.embedding_dimension,
+            self.fits,
+            {self.stores.memory.session, self.stores.rag.session},
+            self.health_threads,
+            needs_chroma=not settings.search_degraded,
+        )
 
     def worker(self) -> Worker:
         """An index worker on these stores."""
@@ -82,13 +104,12 @@ class AppServices:
             settings.index_poll_seconds,
         )
 
-    def probe(self) -> Probe:
-        """Counts of all collections; the slower store's latency."""
-        if self.stores.memory is self.stores.rag:
-            return self.stores.rag.probe(lambda _: True)
-        remembered = self.stores.memory.probe(lambda _: True)
-        served = self.stores.rag.probe(lambda _: True)
-        return Probe(remembered.counts | served.counts, max(remembered.latency_seconds, served.latency_seconds))
+    def _substitute(self, kind: Kind) -> Nearest | None:
+        return Nearest(self.database, kind, self.embedder.model) if self.settings.search_degraded else None
+
+    @property
+    def _patience(self) -> float | None:
+        return self.settings.search_timeout_seconds if self.settings.search_degraded else None
 
     async def close(self) -> None:
         """Let go of everything."""

@@ -65,7 +65,8 @@ def test_settings_do_not_change() -> None:
         ("EMBEDDING_PROVIDER", "word2vec", "hashing"),
         ("EMBEDDING_DIMENSION", "-1", "greater than or equal to 1"),
         ("LOG_LEVEL", "loud", "INFO"),
-        ("RAG_COLLECTIONS", "a,memories", "MEMORY_COLLECTION"),
+        ("SEARCH_DEGRADED", "perhaps", "PostgreSQL"),
+        ("SEARCH_TIMEOUT_SECONDS", "0", "greater than 0"),
         ("CHROMA_AUTH_TOKEN_FILE", "/does/not/exist", "No such file"),
     ],
 )

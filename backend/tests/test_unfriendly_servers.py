@@ -195,4 +195,5 @@ def http(port: int) -> dict[str, Any]:
         "chroma_port": port,
         "chroma_timeout_seconds": 0.3,
         "chroma_resolve_seconds": 0,
+        "search_degraded": False,
     }

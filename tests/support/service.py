@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,28 @@ from typing import Any
 import httpx
 from chromadb.api.client import Client
 from chromadb.config import Settings as ChromaSettings
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from app.api.auth import caller
 from app.config import Settings
+from app.core.chroma.session import Session
+from app.core.chroma.writer import IndexWriter
+from app.core.database.database import database_url as app_database_url
+from app.core.database.upgrade import upgrade
 from app.core.embedding.hashing import HashingEmbedder
+from app.core.index.indexer import Indexer
+from app.core.memory.record import document_of, index_id, metadata_of, text_of
+from app.core.memory.tenant import Kind, Tenant
+from app.services import AppServices
 from support.ports import free_port
-from support.servers import PORT_ATTEMPTS, Process, ServerDied, answers
+from support.servers import PORT_ATTEMPTS, Process, Server, ServerDied, answers
 
 DIMENSION = 32
+ANN = Tenant("ann", "first")
+WRITTEN = datetime(2026, 11, 20, 10, 15, tzinfo=UTC)
+# a socket's directory that is not there: refused at once
+NO_DATABASE = "postgresql://nobody@/none?host=/nonexistent"
 
 Records = Mapping[str, tuple[str, Mapping[str, Any]]]
 """id: (document, metadata)"""
@@ -42,24 +58,43 @@ def chroma_client(directory: Path) -> Client:
     return Client(settings=settings)
 
 
-def fill(directory: Path, name: str, records: Records, *, space: str = "cosine", dimension: int = DIMENSION) -> None:
-    """Write a collection into a directory, embedded as the service embeds."""
+def fill(
+    directory: Path,
+    name: str,
+    records: Records,
+    *,
+    space: str = "cosine",
+    dimension: int = DIMENSION,
+    texts: Sequence[str] | None = None,
+) -> None:
+    """Write a collection into a directory, embedded as the service embeds: the documents, or these texts."""
     client = chroma_client(directory)
     collection = client.create_collection(name, metadata={"hnsw:space": space}, embedding_function=None)
     if records:
-        texts = [document for document, _ in records.values()]
+        documents = [document for document, _ in records.values()]
         collection.add(
             ids=list(records),
-            embeddings=HashingEmbedder(dimension).embed(texts),
-            documents=texts,
+            embeddings=HashingEmbedder(dimension).embed(texts or documents),
+            documents=documents,
             metadatas=[metadata for _, metadata in records.values()],
         )
     client.close()
 
 
+def remember(directory: Path, kind: Kind, raw_data: Sequence[Mapping[str, Any]], tenant: Tenant = ANN) -> None:
+    """Write a tenant's records into a directory as the index worker does, with the ids 1, 2, …"""
+    records = {
+        index_id(number): (document_of(one), metadata_of(one, WRITTEN)) for number, one in enumerate(raw_data, start=1)
+    }
+    fill(directory, tenant.collection(kind), records, texts=[text_of(one) for one in raw_data])
+
+
 @contextmanager
-def in_process(folder: Path, **settings: Any) -> Iterator[TestClient]:
-    """The application over the directories `rag` and `memory` of the folder, or over what the settings say."""
+def in_process(folder: Path, *, tenant: Tenant | None = ANN, **settings: Any) -> Iterator[TestClient]:
+    """The application over the directories `rag` and `memory` of the folder, or over what the settings say.
+
+    There is no PostgreSQL. Every request is the tenant's, without a key; with None it needs one, which nobody knows.
+    """
     # imported here: the module makes an application from the environment
     from app.main import create_app
 
@@ -67,13 +102,48 @@ def in_process(folder: Path, **settings: Any) -> Iterator[TestClient]:
         "chroma_db_path": folder / "memory",
         "chroma_persist_dir": folder / "rag",
         "embedding_dimension": DIMENSION,
+        "database_url": NO_DATABASE,
+        "rag_collections": "*",
     }
-    made = Settings.model_validate({**defaults, **settings})
-    with TestClient(create_app(made), raise_server_exceptions=False) as client:
+    app = create_app(Settings.model_validate({**defaults, **settings}))
+    if tenant is not None:
+        app.dependency_overrides[caller] = lambda: tenant
+    with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 _number = itertools.count(1)
+
+
+def services_of(runner: asyncio.Runner, database_url: str, chroma: Server, **more: Any) -> AppServices:
+    """What the application holds, on these servers, with the schema up to date. To be closed in the same runner."""
+    made = Settings.model_validate(
+        {
+            "chroma_mode": "http",
+            "chroma_host": "127.0.0.1",
+            "chroma_port": chroma.port,
+            "database_url": database_url,
+            "embedding_dimension": DIMENSION,
+            **more,
+        }
+    )
+    url = app_database_url(SecretStr(database_url))
+    upgrade(url, made.embedding_dimension)
+
+    async def make() -> AppServices:
+        return AppServices(made, url)
+
+    return runner.run(make())
+
+
+def indexer_of(services: AppServices) -> Indexer:
+    """What an index worker does, on the same servers."""
+    sessions: dict[Kind, Session] = {
+        "memory": services.stores.memory.session,
+        "passage": services.stores.rag.session,
+    }
+    writers = {kind: IndexWriter(session) for kind, session in sessions.items()}
+    return Indexer(services.database, writers, services.embedder, batch_size=500, max_attempts=1)
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -81,6 +81,14 @@ class DatabaseUnavailable(ServiceError):
     """PostgreSQL cannot be reached."""
 
 
+class DatabaseTooSlow(ServiceError):
+    """PostgreSQL did not finish a query in time."""
+
+
+class SchemaUnfit(ServiceError):
+    """The database's schema is not the one of this version."""
+
+
 class EmbeddingUnavailable(ServiceError):
     """The embedding provider cannot be reached."""
 
@@ -95,6 +103,10 @@ class TextRefused(ServiceError):
 
 class UnknownMemory(ServiceError):
     """There is no such memory."""
+
+
+class UnknownDocument(ServiceError):
+    """There is no such document."""
 
 
 class UnknownTenant(ServiceError):
@@ -122,7 +134,7 @@ class InvalidKey(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """Too many requests are waiting for Chroma."""
+    """Too many requests are waiting."""
 
 
 class CollectionMissing(ServiceError):

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import httpx
 
 _KEY = "chroma_stack.deadline"
+_of_thread = threading.local()
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """All requests of this thread in the block together are bounded by so many seconds, each by its client's as well.
+
+    Without seconds nothing is.
+    """
+    _of_thread.until = math.inf if seconds is None else time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _of_thread.until = math.inf
 
 
 def set_deadline(client: httpx.Client, seconds: float) -> None:
@@ -18,7 +35,12 @@ def set_deadline(client: httpx.Client, seconds: float) -> None:
     """
 
     def begin(request: httpx.Request) -> None:
-        request.extensions[_KEY] = time.monotonic() + seconds
+        now = time.monotonic()
+        until = min(now + seconds, getattr(_of_thread, "until", math.inf))
+        request.extensions[_KEY] = until
+        if until < now + seconds:
+            # a timeout of 0 would mean "only if it is there already", which no answer ever is
+            request.extensions["timeout"] = httpx.Timeout(max(until - now, 0.001)).as_dict()
 
     def limit(response: httpx.Response) -> None:
         stream = response.stream

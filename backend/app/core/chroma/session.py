@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,9 @@ from app.core.errors import (
     ServiceError,
     UnknownCollection,
 )
+from app.core.silence import Silence
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Work = Callable[[ChromaClient], T]
@@ -45,13 +49,18 @@ class Session:
         self._lock = threading.Lock()
         self._client: ChromaClient | None = None
         self._outdated: list[ChromaClient] = []
-        self._silent_until = float("-inf")
+        self._silence = Silence(SILENCE_SECONDS)
+        self._down = False
         # told of each call: whether Chroma answered, and after how many seconds
         self.called: Callable[[bool, float], None] = lambda answered, seconds: None
 
     def run(self, work: Work[T], purpose: Purpose = Purpose.LOOK) -> T:
-        """Like `answer`, but says no at once for a while after Chroma kept somebody waiting."""
-        if time.monotonic() < self._silent_until:
+        """Like `answer`, but says no at once after Chroma kept somebody waiting.
+
+        When it was left in peace for a while one caller finds out whether it answers again, and the others are told
+        no until that one knows.
+        """
+        if not self._silence.admits():
             raise ChromaTimeout(
                 f"{self.target} did not answer a moment ago.", hint="It is asked again in a few seconds."
             )
@@ -60,31 +69,19 @@ class Session:
     def answer(self, work: Work[T], purpose: Purpose = Purpose.LOOK) -> T:
         """Do it with the client, a second time where that may help: work must be the same done twice."""
         started = time.perf_counter()
-        answered = True
+        failure: ChromaUnavailable | None = None
         try:
             return self._answer(work, purpose)
-        except ChromaUnavailable:
-            answered = False
+        except ChromaUnavailable as error:
+            failure = error
             raise
         finally:
-            self.called(answered, time.perf_counter() - started)
-
-    def _answer(self, work: Work[T], purpose: Purpose) -> T:
-        client = self._ready()
-        try:
-            try:
-                answer = self._attempt(client, work, purpose)
-            except ConnectionBroken:  # as when the server closed a pooled connection while it was idle
-                answer = self._attempt(client, work, purpose)
-            except ChromaRefusedToken:
-                if not self._replace(client):
-                    raise
-                answer = self._attempt(self._ready(), work, purpose)
-        except ChromaTimeout:
-            self._silent_until = time.monotonic() + SILENCE_SECONDS
-            raise
-        self._silent_until = float("-inf")
-        return answer
+            if isinstance(failure, ChromaTimeout):
+                self._silence.begin()
+            else:
+                self._silence.end()
+            self._tell(failure)
+            self.called(failure is None, time.perf_counter() - started)
 
     def close(self) -> None:
         """Close the client, if there is one."""
@@ -94,6 +91,26 @@ class Session:
             self._outdated.clear()
         for client in clients:
             client.close()
+
+    def _answer(self, work: Work[T], purpose: Purpose) -> T:
+        client = self._ready()
+        try:
+            return self._attempt(client, work, purpose)
+        except ConnectionBroken:  # as when the server closed a pooled connection while it was idle
+            return self._attempt(client, work, purpose)
+        except ChromaRefusedToken:
+            if not self._replace(client):
+                raise
+            return self._attempt(self._ready(), work, purpose)
+
+    def _tell(self, error: ChromaUnavailable | None) -> None:
+        """Log the first of several failures, and the end of them."""
+        if (error is not None) != self._down:
+            self._down = error is not None
+            if error is None:
+                log.info("%s answers again", self.target)
+            else:
+                log.warning("%s", error)
 
     def _attempt(self, client: ChromaClient, work: Work[T], purpose: Purpose) -> T:
         try:

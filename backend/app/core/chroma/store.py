@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
 
-from chromadb.api.types import Where
 from chromadb.errors import NotFoundError
 from chromadb.types import Collection
 from numpy import float32
@@ -17,21 +13,14 @@ from numpy.typing import NDArray
 
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.failures import Purpose
-from app.core.chroma.filters import checked_where
+from app.core.chroma.filters import CheckedWhere
 from app.core.chroma.hits import Hit, read_hits
-from app.core.chroma.resolver import Resolver
+from app.core.chroma.resolver import Resolver, by_name
 from app.core.chroma.session import Session
 from app.core.errors import ChromaUnavailable, DimensionMismatch, UnknownCollection
+from app.core.memory.tenant import is_tenant_collection
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A look at a store: documents per collection, and how long the listing took."""
-
-    counts: dict[str, int]
-    latency_seconds: float
 
 
 class ChromaStore:
@@ -49,42 +38,43 @@ class ChromaStore:
         """The same, asked of Chroma at this moment."""
         return self._resolver.refreshed(lambda: self.session.run(_list))
 
-    def query(
-        self, name: str, vector: NDArray[float32], limit: int, where: Mapping[str, Any] | None = None
-    ) -> list[Hit]:
+    def query(self, name: str, vector: NDArray[float32], limit: int, where: CheckedWhere | None = None) -> list[Hit]:
         """The `limit` records nearest to vector (float32[dim]), nearest first.
 
         Raises UnknownCollection, DimensionMismatch, FilterRefused, ChromaUnavailable.
         """
-        conditions = checked_where(where)
         collection = self.collections().get(name)
         if collection is not None:
             try:
-                return self._query(collection, vector, limit, conditions)
+                return self._query(collection, vector, limit, where)
             except UnknownCollection:
                 log.info("the id of collection %s is gone; its name is resolved again", name)
         collection = self.collections_now().get(name)
         if collection is None:
             raise UnknownCollection(f"There is no collection {name}.")
-        return self._query(collection, vector, limit, conditions)
+        return self._query(collection, vector, limit, where)
 
-    def probe(self, wanted: Callable[[str], bool]) -> Probe:
-        """Ask Chroma now, whatever happened a moment ago, and count the wanted collections."""
-        started = time.perf_counter()
-        live = self._resolver.refreshed(lambda: self.session.answer(_list))
-        latency = time.perf_counter() - started
+    def listed(self) -> dict[str, Collection]:
+        """The same, whatever happened a moment ago: for who wants to know whether Chroma is there."""
+        return by_name(self.session.answer(_list))
+
+    def counts(self, collections: Iterable[Collection]) -> dict[str, int]:
+        """How many records each has."""
         counts = {}
-        for name in sorted(filter(wanted, live)):
+        for collection in collections:
             try:
-                counts[name] = self.session.answer(partial(_count, live[name]))
+                counts[collection.name] = self.session.answer(partial(_count, collection))
             except UnknownCollection:
                 continue  # deleted since it was listed
-        return Probe(counts, latency)
+        return counts
 
-    def _query(self, collection: Collection, vector: NDArray[float32], limit: int, where: Where | None) -> list[Hit]:
+    def _query(
+        self, collection: Collection, vector: NDArray[float32], limit: int, where: CheckedWhere | None
+    ) -> list[Hit]:
         if collection.dimension is not None and collection.dimension != vector.shape[0]:
+            name = "of your own records" if is_tenant_collection(collection.name) else collection.name
             raise DimensionMismatch(
-                f"Collection {collection.name} has vectors of dimension {collection.dimension}, "
+                f"Collection {name} has vectors of dimension {collection.dimension}, "
                 f"the query's has {vector.shape[0]}.",
                 hint="Set EMBEDDING_PROVIDER and EMBEDDING_DIMENSION to what the collection was made with, "
                 "or leave it out of RAG_COLLECTIONS.",
@@ -94,7 +84,7 @@ class ChromaStore:
             answer = client.bind(collection).query(
                 query_embeddings=vector[None, :],
                 n_results=limit,
-                where=where,
+                where=where.conditions if where is not None else None,
                 include=["documents", "metadatas", "distances"],
             )
             return read_hits(collection, answer)

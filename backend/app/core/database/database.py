@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import select
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar, Token
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from pydantic import SecretStr
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from app.core.errors import DatabaseUnavailable, InvalidSettings, Overloaded
+from app.core.database.refusals import is_unavailable, reason, sqlstate
+from app.core.errors import (
+    DatabaseTooSlow,
+    DatabaseUnavailable,
+    InvalidSettings,
+    Overloaded,
+    SchemaUnfit,
+    ServiceError,
+)
+from app.core.silence import Silence
 
 DRIVER = "postgresql+psycopg"
 MAX_PASSWORD_FILE_BYTES = 4096
 CONNECT_SECONDS = 3
+# A server that lives says itself, by its statement_timeout, that the time is up. One that hangs is hung up on then.
+GRACE_SECONDS = 1.0
 # After it could not be reached everybody is told at once for this long, instead of queueing up to find out as well.
 SILENCE_SECONDS = 1.0
-# SQLSTATE classes and codes that say "not now": connection, resources, operator intervention, start-up and shutdown.
-_NOT_NOW = ("08", "53", "57P")
+WAITING_PER_CONNECTION = 8
+# SQLSTATE codes: cancelled by statement_timeout; no such table, column
+_TOO_SLOW = ("57014",)
+_UNFIT = ("42P01", "42703")
+
+_finds_out: ContextVar[bool] = ContextVar("finds_out", default=False)
 
 
 def database_url(url: SecretStr, password_file: Path | None = None) -> URL:
@@ -49,9 +69,10 @@ def database_url(url: SecretStr, password_file: Path | None = None) -> URL:
 
 
 class Database:
-    """Connections to PostgreSQL: DatabaseUnavailable or Overloaded where the database is at fault, not the query.
+    """Connections to PostgreSQL. Nothing is connected before the first use.
 
-    Nothing is connected before the first use.
+    Where it is at fault and not the query, the error is one of DatabaseUnavailable, DatabaseTooSlow, SchemaUnfit and
+    Overloaded, and comes after a bounded wait.
     """
 
     def __init__(self, url: URL, pool_size: int, timeout_seconds: float) -> None:
@@ -59,14 +80,14 @@ class Database:
         self.target = f"PostgreSQL at {url.host}{port}" if url.host else "PostgreSQL at its socket"
         self.url = url
         self._timeout = timeout_seconds
-        self._silent_until = float("-inf")
+        self._silence = Silence(SILENCE_SECONDS)
+        self._most = pool_size * (1 + WAITING_PER_CONNECTION)
+        self._inside = 0
         self._engine: AsyncEngine = create_async_engine(
             url,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=timeout_seconds,
-            # one round trip, so that nobody gets a connection that a restart of the server has ended
-            pool_pre_ping=True,
             # an error that nobody foresaw ends in the log: without what was to be stored
             hide_parameters=True,
             connect_args={
@@ -81,6 +102,8 @@ class Database:
                 "tcp_user_timeout": 8000,
             },
         )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_the_dead)
+        event.listen(self._engine.sync_engine, "do_connect", self._before_connecting)
 
     @asynccontextmanager
     async def begin(self, *, bounded: bool = True) -> AsyncIterator[AsyncConnection]:
@@ -88,22 +111,33 @@ class Database:
 
         It is `bounded` to the configured seconds as a whole, or else each statement of it alone is.
         """
-        if time.monotonic() < self._silent_until:
-            raise DatabaseUnavailable(
-                f"{self.target} could not be reached a moment ago.", hint="It is asked again in a second."
-            )
+        token = self._admit()
+        watch = _Watch(self._timeout + GRACE_SECONDS if bounded else None)
+        unavailable = False
         try:
-            async with asyncio.timeout(self._timeout if bounded else None), self._engine.begin() as connection:
-                yield connection
+            async with self._engine.connect() as connection:
+                with watch.over(connection):
+                    async with connection.begin():
+                        yield connection
         except PoolTimeout:
+            unavailable = self._silence.on
             raise Overloaded("All connections to PostgreSQL are in use.", hint="If it lasts, add workers.") from None
+        except DatabaseUnavailable:
+            unavailable = True
+            raise
         except (DBAPIError, psycopg.Error, OSError, TimeoutError) as error:
-            if not _is_unavailable(error):
+            translated = self._translate(error, watch.expired)
+            if translated is None:
                 raise
-            self._silent_until = time.monotonic() + SILENCE_SECONDS
-            raise DatabaseUnavailable(
-                f"{self.target} cannot be used: {_reason(error)}.", hint="See whether it runs."
-            ) from error
+            unavailable = isinstance(translated, DatabaseUnavailable)
+            raise translated from error
+        finally:
+            self._inside -= 1
+            _finds_out.reset(token)
+            if unavailable:
+                self._silence.begin()
+            else:
+                self._silence.end()
 
     def deadline(self) -> asyncio.Timeout:
         """A bound on a part of an unbounded transaction, for a server that hangs: one that is alive is quicker."""
@@ -113,21 +147,89 @@ class Database:
         """End every connection."""
         await self._engine.dispose()
 
+    def _admit(self) -> Token[bool]:
+        if self._inside >= self._most:
+            raise Overloaded("Too many requests are waiting for PostgreSQL.", hint="If it lasts, add workers.")
+        silent = self._silence.on
+        if not self._silence.admits():
+            raise self._not_asked()
+        self._inside += 1
+        return _finds_out.set(silent)
 
-def _is_unavailable(error: BaseException) -> bool:
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        error = error.orig or error
-    if not isinstance(error, psycopg.Error):
-        return isinstance(error, (OSError, TimeoutError))
-    state = error.sqlstate
-    return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(_NOT_NOW))
+    def _before_connecting(self, *_: object) -> None:
+        """Who waited for a place while PostgreSQL went away does not wait for a connection as well."""
+        if self._silence.on and not _finds_out.get():
+            raise self._not_asked()
+
+    def _not_asked(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"{self.target} could not be reached a moment ago.", hint="It is asked again in a second."
+        )
+
+    def _translate(self, error: Exception, expired: bool) -> ServiceError | None:
+        """The service's error, or None for one that the query is to blame for."""
+        if expired or isinstance(error, (OSError, TimeoutError)):
+            said = "it did not answer in time" if expired or isinstance(error, TimeoutError) else str(error)
+            return DatabaseUnavailable(f"{self.target} cannot be used: {said}.", hint="See whether it runs.")
+        state = sqlstate(error)
+        if state in _TOO_SLOW:
+            return DatabaseTooSlow(
+                f"{self.target} did not finish a query within {self._timeout:g} s.",
+                hint="See what it is busy with; DATABASE_TIMEOUT_SECONDS is the limit.",
+            )
+        if state in _UNFIT:
+            return SchemaUnfit(
+                f"The database's schema is not the one of this version: {reason(error)}.",
+                hint="Run: app database upgrade",
+            )
+        if is_unavailable(error):
+            return DatabaseUnavailable(f"{self.target} cannot be used: {reason(error)}.", hint="See whether it runs.")
+        return None
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return "it did not answer in time"
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return lines[-1].strip()[:200].rstrip(".")
+class _Watch:
+    """Hangs up on a server that let the time go by, so that whoever waits for it is told at once.
+
+    Cancelling the wait would not do: the driver would then ask the same server to cancel, and wait for that.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self.expired = False
+
+    @contextmanager
+    def over(self, connection: AsyncConnection) -> Iterator[None]:
+        """Watch the connection during the block."""
+        if self._seconds is None:
+            yield
+            return
+        descriptor = _descriptor(connection.sync_connection.connection)  # type: ignore[union-attr]
+        timer = asyncio.get_running_loop().call_later(self._seconds, self._hang_up, descriptor)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _hang_up(self, descriptor: int) -> None:
+        self.expired = True
+        # a second descriptor: the driver closes its own when it has seen the end
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+
+def _descriptor(connection: PoolProxiedConnection) -> int:
+    driver: Any = connection.driver_connection
+    return int(driver.fileno())
+
+
+def _refuse_the_dead(_connection: object, record: ConnectionPoolEntry, connection: PoolProxiedConnection) -> None:
+    """Nobody gets a connection that a restart of the server has ended: then something is to be read from it.
+
+    This takes no round trip, as asking the server would.
+    """
+    driver: Any = connection.driver_connection
+    poll = select.poll()
+    if not driver.closed:
+        poll.register(driver.fileno(), select.POLLIN)
+    if driver.closed or poll.poll(0):
+        raise InvalidatePoolError

@@ -1,4 +1,4 @@
-"""A record: what was remembered (`raw_data`), and what of it goes into the index."""
+"""A record: what was remembered (`raw_data`), what of it goes into the index, and how it comes back from there."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from uuid import UUID
 from app.core.memory.tenant import Kind, Tenant
 
 ID_PREFIX = "memory_log_"
-# Written by the service beside the caller's own metadata, so that a search can filter by time (seconds since 1970).
+# Written into the index beside the caller's own metadata, so that a search can filter by time (seconds since 1970).
 CREATED = "created_at"
+# Written into a passage's metadata beside its document's, so that a search can filter by them.
+DOCUMENT_ID, SOURCE, PASSAGE = "document_id", "source", "passage"
+OF_PASSAGES = (DOCUMENT_ID, SOURCE, PASSAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,26 @@ def document_of(raw_data: Mapping[str, Any]) -> str:
 def metadata_of(raw_data: Mapping[str, Any], created_at: datetime) -> dict[str, Any]:
     """Chroma's metadata: the caller's, without what Chroma has no form for, and when it was written."""
     kept = {key: value for key, value in raw_data.get("metadata", {}).items() if value is not None and value != []}
-    return {**kept, CREATED: int(created_at.astimezone(UTC).timestamp())}
+    return {**kept, CREATED: seconds(created_at)}
+
+
+def seconds(moment: datetime) -> int:
+    """Whole seconds since 1970, as the index has a time."""
+    return int(moment.timestamp())
+
+
+def moment(seconds: float) -> datetime:
+    """The time of so many seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def of_caller(raw_data: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+    """The metadata as the caller gave it, without what the service wrote beside it."""
+    given = raw_data.get("metadata")
+    if not isinstance(given, Mapping):
+        return {}
+    added = OF_PASSAGES if kind == "passage" else ()
+    return {key: value for key, value in given.items() if key not in added}
 
 
 def to_jsonb(raw_data: Mapping[str, Any]) -> str:

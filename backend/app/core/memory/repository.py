@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, delete, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, delete, select, text, update
 
 from app.core.database.database import Database
 from app.core.database.schema import memory_logs
@@ -16,7 +15,15 @@ from app.core.memory.record import Record, to_jsonb
 from app.core.memory.tenant import Kind, Tenant
 
 _COLUMNS = [column for column in memory_logs.columns if column.name not in ("embedding", "embedding_model")]
-_RAW_DATA = text("CAST(:raw_data AS jsonb)")
+_JOINED = text("raw_data || CAST(:changes AS jsonb)")
+# One statement for all: ids grow in the order given.
+_INSERT = text("""
+    INSERT INTO memory_logs (user_id, project_id, kind, document_id, raw_data)
+    SELECT :user_id, :project_id, :kind, :document_id, given.raw_data
+    FROM unnest(CAST(:raw_data AS jsonb[])) WITH ORDINALITY AS given (raw_data, position)
+    ORDER BY given.position
+    RETURNING id, user_id, project_id, kind, document_id, raw_data, revision, created_at, updated_at
+""")
 
 
 class Memories:
@@ -30,8 +37,16 @@ class Memories:
         self, tenant: Tenant, contents: Sequence[Mapping[str, Any]], document_id: UUID | None = None
     ) -> list[Record]:
         """Store them all or none, and return them in the order given."""
+        values = {
+            "user_id": tenant.user_id,
+            "project_id": tenant.project_id,
+            "kind": self._kind,
+            "document_id": document_id,
+            "raw_data": [to_jsonb(raw_data) for raw_data in contents],
+        }
         async with self._database.begin() as connection:
-            return [await self._insert(connection, tenant, raw_data, document_id) for raw_data in contents]
+            rows = await connection.execute(_INSERT, values)
+            return sorted(map(_record, rows), key=lambda record: record.id)
 
     async def get(self, tenant: Tenant, memory_id: int) -> Record:
         """The record; UnknownMemory when the tenant has none of this id."""
@@ -49,14 +64,12 @@ class Memories:
 
     async def change(self, tenant: Tenant, memory_id: int, changes: Mapping[str, Any]) -> Record:
         """Put these parts of raw_data in the place of the old ones; UnknownMemory."""
-        mine = self._mine(tenant, memory_id)
+        # joined by PostgreSQL, so that what is not replaced stays as it is to the last digit
+        statement = (
+            update(memory_logs).where(*self._mine(tenant, memory_id)).values(raw_data=_JOINED).returning(*_COLUMNS)
+        )
         async with self._database.begin() as connection:
-            locked = await connection.execute(select(memory_logs.c.raw_data).where(*mine).with_for_update())
-            before = locked.scalar_one_or_none()
-            if before is None:
-                raise UnknownMemory(f"There is no memory {memory_id}.")
-            statement = update(memory_logs).where(*mine).values(raw_data=_RAW_DATA).returning(*_COLUMNS)
-            result = await connection.execute(statement, {"raw_data": to_jsonb({**before, **changes})})
+            result = await connection.execute(statement, {"changes": to_jsonb(changes)})
             return _found(result.one_or_none(), memory_id)
 
     async def remove(self, tenant: Tenant, memory_id: int) -> None:
@@ -65,32 +78,6 @@ class Memories:
             result = await connection.execute(delete(memory_logs).where(*self._mine(tenant, memory_id)))
             if result.rowcount == 0:
                 raise UnknownMemory(f"There is no memory {memory_id}.")
-
-    async def remove_document(self, tenant: Tenant, document_id: UUID) -> int:
-        """Delete every passage of the document and return how many; UnknownMemory when there is none."""
-        mine = [*self._mine(tenant), memory_logs.c.document_id == document_id]
-        async with self._database.begin() as connection:
-            result = await connection.execute(delete(memory_logs).where(*mine))
-            if result.rowcount == 0:
-                raise UnknownMemory(f"There is no document {document_id}.")
-            return result.rowcount
-
-    async def _insert(
-        self, connection: AsyncConnection, tenant: Tenant, raw_data: Mapping[str, Any], document_id: UUID | None
-    ) -> Record:
-        statement = (
-            insert(memory_logs)
-            .values(
-                user_id=tenant.user_id,
-                project_id=tenant.project_id,
-                kind=self._kind,
-                document_id=document_id,
-                raw_data=_RAW_DATA,
-            )
-            .returning(*_COLUMNS)
-        )
-        result = await connection.execute(statement, {"raw_data": to_jsonb(raw_data)})
-        return _record(result.one())
 
     def _mine(self, tenant: Tenant, memory_id: int | None = None) -> list[Any]:
         conditions = [
