@@ -55,17 +55,40 @@ def check(url: URL, dimension: int) -> None:
                 f"The database's schema is {applied or 'empty'}, this version needs {known[-1]}.",
                 hint="Run: app database upgrade",
             )
-        stored = connection.execute(
-            text(
-                "SELECT atttypmod FROM pg_attribute "
-                "WHERE attrelid = 'memory_logs'::regclass AND attname = 'embedding' AND NOT attisdropped"
-            )
-        ).scalar_one()
+        stored = _dimension(connection)
         if stored != dimension:
             raise StartupError(
                 f"The database keeps embeddings of dimension {stored}, EMBEDDING_DIMENSION is {dimension}.",
-                hint=f"Set EMBEDDING_DIMENSION={stored} and a provider that makes such.",
+                hint=f"Set EMBEDDING_DIMENSION={stored} and a provider that makes such; or, for another model, run: "
+                f"app database set-dimension {dimension}",
             )
+
+
+def set_dimension(url: URL, dimension: int) -> bool:
+    """Have the database keep embeddings of this dimension. Those of another one go; False when there was nothing to do.
+
+    Nobody can read or write the table meanwhile: it is written anew, without embeddings. Raises DatabaseUnavailable.
+    """
+    with _connection(url) as connection, connection.begin():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        if _dimension(connection) == dimension:
+            return False
+        # as a change of types, because an UPDATE would be as many events and dead rows as there are records
+        connection.execute(
+            text(
+                f"ALTER TABLE memory_logs ALTER COLUMN embedding TYPE vector({dimension:d}) USING NULL, "
+                "ALTER COLUMN embedding_model TYPE text USING NULL"
+            )
+        )
+        return True
+
+
+def _dimension(connection: Connection) -> int:
+    statement = (
+        "SELECT atttypmod FROM pg_attribute "
+        "WHERE attrelid = 'memory_logs'::regclass AND attname = 'embedding' AND NOT attisdropped"
+    )
+    return int(connection.execute(text(statement)).scalar_one())
 
 
 def _known() -> list[str]:
