@@ -12,7 +12,8 @@ from pathlib import Path
 import psycopg
 
 from app.core.database.programs import as_somebody, prepare, programs
-from support.servers import PORT_ATTEMPTS, Process, ServerDied, free_port
+from support.ports import free_port
+from support.servers import PORT_ATTEMPTS, Process, ServerDied, 
 
 USER = "postgres"
 _number = itertools.count(1)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import itertools
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 from chromadb.api.client import Client
@@ -187,6 +191,32 @@ def run_app(
         timeout=timeout,
         check=False,
     )
+
+
+def app_in_process(folder: Path, variables: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, from its main thread."""
+    # imported here: few tests need it, and it takes long
+    from app.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    logger = logging.getLogger("app")
+    before = logger.handlers[:]
+    logger.handlers.clear()  # they write to another stderr
+    with (
+        mock.patch.dict(os.environ, child_environment(**variables), clear=True),
+        mock.patch.object(sys, "argv", ["app", *arguments]),
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            logger.handlers[:] = before
+    return subprocess.CompletedProcess(["app", *arguments], code, out.getvalue(), err.getvalue())
 
 
 def issue_key(folder: Path, variables: Mapping[str, str], user: str = "ann", project: str = "first") -> str:

@@ -10,7 +10,7 @@ import click
 from app.cli.keys import as_json
 from app.config import Settings
 from app.core.database.place import postgres
-from app.core.database.upgrade import check, missing, upgrade
+from app.core.database.upgrade import check, missing, set_dimension, upgrade
 
 
 @click.group()
@@ -42,6 +42,22 @@ def check_schema(settings: Settings, *, as_json: bool) -> None:
     with postgres(settings, as_it_is=True) as url:
         version = check(url, settings.embedding_dimension)
     _say({"changed": False, "version": version}, f"up to date ({version})", as_json=as_json)
+
+
+@database.command("set-dimension")
+@click.argument("dimension", type=click.IntRange(1, 16000))
+@click.option("--yes", is_flag=True, help="Every stored embedding may go.")
+@click.pass_obj
+def change_dimension(settings: Settings, dimension: int, *, yes: bool) -> None:
+    """Keep embeddings of this dimension, for another model. Stored ones of another go: `app rebuild` makes them anew.
+
+    Stop the index workers first; then set EMBEDDING_DIMENSION, run `app rebuild`, and start everything again.
+    """
+    if not yes:
+        raise click.UsageError("every stored embedding of another dimension will be removed; add --yes if it may be.")
+    with postgres(settings, as_it_is=True) as url:
+        done = set_dimension(url, dimension)
+    click.echo(f"embeddings have dimension {dimension}" if done else "nothing to do")
 
 
 def _say(answer: dict[str, Any], text: str, *, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from app.config import Settings
+from app.core.chroma.bulk import PATIENCE_SECONDS
 from app.core.database.direct import connected, explained
 from app.core.database.place import postgres
 from app.core.flow import Stop
@@ -36,6 +37,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _selecting(command: F) -> F:
     """Options that say which tenants' collections are meant."""
     for option in (
+        click.option(
+            "--patience",
+            type=click.FloatRange(min=0),
+            default=PATIENCE_SECONDS,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for a Chroma that is away, each time.",
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         click.option("--kind", type=click.Choice(["memory", "passage"]), help="Only memories, or only passages."),
         click.option("--project", help="Only this project."),
@@ -56,6 +65,7 @@ def rebuild(
     project: str | None,
     kind: str | None,
     *,
+    patience: float,
     as_json: bool,
     re_embed: bool,
     dry_run: bool,
@@ -65,7 +75,7 @@ def rebuild(
     Every collection is made beside the live one, verified record by record, and then put in its place. Exit code 4:
     something is not in the index as it is in PostgreSQL, and the output says what.
     """
-    with _site(settings) as site:
+    with _site(settings, patience) as site:
         chosen = site.choose(user, project, kind)
         if dry_run:
             _dry(site, chosen, as_json=as_json)
@@ -78,12 +88,14 @@ def rebuild(
 @click.command()
 @_selecting
 @click.pass_obj
-def verify(settings: Settings, user: str | None, project: str | None, kind: str | None, *, as_json: bool) -> None:
+def verify(
+    settings: Settings, user: str | None, project: str | None, kind: str | None, *, patience: float, as_json: bool
+) -> None:
     """Compare the index with PostgreSQL, record by record. Writes and searches go on meanwhile.
 
     Records that index workers have not come to yet are counted as waiting. Exit code 4: others differ.
     """
-    with _site(settings) as site:
+    with _site(settings, patience) as site:
         verdict = _verified(site, site.choose(user, project, kind))
     click.echo(json.dumps(verdict.to_json()) if as_json else _told(verdict))
     sys.exit(0 if verdict.same else DIFFERS)
@@ -133,9 +145,9 @@ def _dry(site: Site, chosen: Chosen, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _site(settings: Settings) -> Iterator[Site]:
+def _site(settings: Settings, patience: float) -> Iterator[Site]:
     stop = Stop()
-    with _heeding(stop), postgres(settings) as url, open_site(settings, url, stop) as site:
+    with _heeding(stop), postgres(settings) as url, open_site(settings, url, stop, patience) as site:
         yield site
 
 

@@ -57,12 +57,13 @@ class Patient:
             except (ChromaRefusedToken, NotAChroma):
                 raise
             except ChromaUnavailable as error:
-                failures -= isinstance(error, ChromaFailed)
+                answered = isinstance(error, ChromaFailed)
+                failures -= answered
                 if failures < 0 or time.monotonic() + delay > until:
                     raise
                 if not self.session.target.remote:  # nobody will start it again
                     raise ChromaFailed(error.message, hint=error.hint) from error
-                self.outages += 1
+                self.outages += not answered
                 log.warning("asking again in %.1f s: %s", delay, error)
             self._pause(delay)
             delay = min(2 * delay, _LONGEST_PAUSE)

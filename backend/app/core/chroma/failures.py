@@ -30,6 +30,8 @@ from app.core.errors import (
 )
 
 _TOKEN_HINT = "Check CHROMA_AUTH_TOKEN or CHROMA_AUTH_TOKEN_FILE, and whether the token was rotated."  # noqa: S105
+# 1.x, with 422 and no name of an error, of a value that its metadata has no form for
+_NO_FORM = "Failed to deserialize the JSON body"
 _ADDRESS_HINT = "Check CHROMA_HOST, CHROMA_PORT and CHROMA_SSL."
 
 
@@ -102,7 +104,7 @@ def translate(error: BaseException, target: Target, purpose: Purpose = Purpose.L
 
 def _is_about_records(error: BaseException) -> bool:
     """Whether what was sent is at fault: refused as invalid (400, 422) or as too much (413)."""
-    if isinstance(error, InvalidArgumentError) or "Failed to deserialize" in str(error):
+    if isinstance(error, InvalidArgumentError) or _NO_FORM in str(error):
         return True
     cause = error.__context__
     return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code in (400, 413, 422)

@@ -73,13 +73,14 @@ def check(url: URL, dimension: int | None) -> str:
                 f"The database's schema is {applied or 'empty'}, this version needs {known[-1]}.",
                 hint="Run: app database upgrade",
             )
-        stored = connection.execute(_DIMENSION).scalar_one_or_none()
+        stored = _dimension(connection)
         if stored is None:
             raise StartupError("The database's schema has lost the table memory_logs.", hint="Restore a backup.")
         if dimension is not None and stored != dimension:
             raise StartupError(
                 f"The database keeps embeddings of dimension {stored}, EMBEDDING_DIMENSION is {dimension}.",
-                hint=f"Set EMBEDDING_DIMENSION={stored} and a provider that makes such.",
+                hint=f"Set EMBEDDING_DIMENSION={stored} and a provider that makes such; or, for another model, run: "
+                f"app database set-dimension {dimension}",
             )
         return applied
 
@@ -111,6 +112,30 @@ def _missing(connection: Connection) -> list[str]:
     if before is not None and before not in known:
         return []  # a newer version of the service has been here; the schema is only ever added to
     return known[known.index(before) + 1 if before else 0 :]
+
+
+def set_dimension(url: URL, dimension: int) -> bool:
+    """Have the database keep embeddings of this dimension. Those of another one go; False when there was nothing to do.
+
+    Nobody can read or write the table meanwhile: it is written anew, without embeddings. Raises DatabaseUnavailable.
+    """
+    with _connection(url) as connection, connection.begin():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        if _dimension(connection) == dimension:
+            return False
+        # as a change of types, because an UPDATE would be as many events and dead rows as there are records
+        connection.execute(
+            text(
+                f"ALTER TABLE memory_logs ALTER COLUMN embedding TYPE vector({dimension:d}) USING NULL, "
+                "ALTER COLUMN embedding_model TYPE text USING NULL"
+            )
+        )
+        return True
+
+
+def _dimension(connection: Connection) -> int | None:
+    """Of the embeddings; None where the table is gone."""
+    return connection.execute(_DIMENSION).scalar_one_or_none()
 
 
 def _known() -> list[str]:

@@ -109,7 +109,7 @@ class Fill:
         """Those of the troubled records that another collection holds as they should be."""
         right: list[int] = []
         for rows in self._tools.source.some(self._part, sorted(self.troubles)):
-            entries, kept, _ = prepared(rows)
+            entries, kept, _ = prepared(rows, bare=True)
             columns, _ = live.read(entries.ids)
             wrong = differences(entries, columns)
             right += [rows.ids[row] for row in kept if index_id(rows.ids[row]) not in wrong]

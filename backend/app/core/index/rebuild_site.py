@@ -75,10 +75,13 @@ class Chosen:
 
 
 @contextmanager
-def open_site(settings: Settings, url: URL, stop: Stop) -> Iterator[Site]:
-    """Take what is needed. Raises StartupError, DirectoryLocked, DatabaseUnavailable."""
-    patience = max(settings.chroma_timeout_seconds, CHROMA_SECONDS)
-    stores = ChromaStores(settings.model_copy(update={"chroma_timeout_seconds": patience}))
+def open_site(settings: Settings, url: URL, stop: Stop, patience: float) -> Iterator[Site]:
+    """Take what is needed; a Chroma may be away for `patience` seconds.
+
+    Raises StartupError, DirectoryLocked, DatabaseUnavailable.
+    """
+    deadline = max(settings.chroma_timeout_seconds, CHROMA_SECONDS)
+    stores = ChromaStores(settings.model_copy(update={"chroma_timeout_seconds": deadline}))
     embedder = make_provider(settings)
     with ExitStack() as stack:
         stack.callback(stores.close)
@@ -86,7 +89,7 @@ def open_site(settings: Settings, url: URL, stop: Stop) -> Iterator[Site]:
         check(url, settings.embedding_dimension)
         stack.enter_context(explained())
         connection = stack.enter_context(connected(url, "index"))
-        sessions = {store: Patient(store.session, stop.pause) for store in (stores.memory, stores.rag)}
+        sessions = {store: Patient(store.session, stop.pause, patience) for store in (stores.memory, stores.rag)}
         chroma: dict[Kind, Patient] = {"memory": sessions[stores.memory], "passage": sessions[stores.rag]}
         source = Source(connection, embedder.model, settings.embedding_dimension)
         yield Site(settings, url, connection, embedder, source, chroma, stop)
