@@ -67,7 +67,6 @@ def test_service_reads_and_writes(host: Any, expected: dict[str, Any], as_servic
     "statement",
     [
         "CREATE TABLE mine (id int)",
-        "CREATE TEMPORARY TABLE mine (id int)",
         "DROP TABLE memory_logs",
         "TRUNCATE memory_logs",
         "ALTER TABLE memory_logs DISABLE TRIGGER ALL",
