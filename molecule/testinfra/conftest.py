@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -85,7 +86,8 @@ def ask() -> Ask:
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.netloc, timeout=30)
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
-        connection.request(method, parts.path, json.dumps(body) if body is not None else None, headers)
+        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
         response = connection.getresponse()
         answer = Answer(response.status, response.read().decode())
         connection.close()
@@ -108,3 +110,34 @@ def count(ask: Ask) -> Count:
         return int(ask(f"{database}/collections/{answer.json()['id']}/count", token=token).json())
 
     return asked
+
+
+@pytest.fixture(scope="module")
+def key(host: Any, expected: dict[str, Any]) -> str:
+    """An API key of the tenant that the checks write as."""
+    return str(host.file(expected["keys"]["own"]).content_string.strip())
+
+
+@pytest.fixture(scope="module")
+def other_key(host: Any, expected: dict[str, Any]) -> str:
+    """A key of another tenant."""
+    return str(host.file(expected["keys"]["other"]).content_string.strip())
+
+
+@pytest.fixture(scope="module")
+def as_service(expected: dict[str, Any]) -> str:
+    """The psql command that asks as the service does; its database is still to be named."""
+    postgres = expected["postgres"]
+    return (
+        f"PGPASSFILE={postgres['app_password_file']} {postgres['psql']} --no-psqlrc --no-password --tuples-only "
+        f"--no-align --host={postgres['host']} --port={postgres['port']} --username={postgres['app']}"
+    )
+
+
+def until(happened: Callable[[], Any], seconds: float = 60) -> Any:
+    """What is first returned that is not empty; the test fails if that takes longer."""
+    deadline = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < deadline, f"it did not happen within {seconds:.0f} s"
+        time.sleep(0.1)
+    return found

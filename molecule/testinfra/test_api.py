@@ -26,11 +26,11 @@ def test_service_sees_every_record(host: Any, ask: Ask, count: Count, expected: 
 
 
 @pytest.mark.phase("migrated")
-def test_search_returns_the_schema(ask: Ask, expected: dict[str, Any], collection: tuple[str, int]) -> None:
+def test_search_returns_the_schema(ask: Ask, expected: dict[str, Any], key: str, collection: tuple[str, int]) -> None:
     """A search returns records of the collection with all twelve fields."""
     name, _ = collection
     query = {"query": "a story about trust", "limit": 5, "collections": [name]}
-    answer = ask(f"{expected['api_url']}/rag/query", method="POST", body=query)
+    answer = ask(f"{expected['api_url']}/rag/query", method="POST", body=query, token=key)
     assert answer.status == 200
     results = answer.json()["results"]
     fields = {*expected["fields"], expected["own_field"][name]}

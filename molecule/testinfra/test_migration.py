@@ -14,6 +14,11 @@ def test_pointer_is_where_the_phase_wants_it(host: Any, expected: dict[str, Any]
     assert json.loads(host.file(expected["pointer"]).content_string)["instance"] == expected["live"]
 
 
+def test_live_instance_was_told_everything(host: Any, expected: dict[str, Any]) -> None:
+    """What the service keeps was written to the live instance too: no cutover was cut off before that."""
+    assert json.loads(host.file(expected["whole"]).content_string)["instance"] == expected["live"]
+
+
 @pytest.mark.phase("migrated")
 def test_live_data_is_validated(host: Any, expected: dict[str, Any]) -> None:
     """The run that brought the live data has a verdict, of that run, and a good one."""

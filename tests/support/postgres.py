@@ -13,7 +13,7 @@ import psycopg
 
 from app.core.database.programs import as_somebody, prepare, programs
 from support.ports import free_port
-from support.servers import PORT_ATTEMPTS, Process, ServerDied, 
+from support.servers import PORT_ATTEMPTS, Process, ServerDied
 
 USER = "postgres"
 _number = itertools.count(1)

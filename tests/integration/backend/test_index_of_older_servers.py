@@ -10,7 +10,7 @@ import pytest
 from app.config import Settings
 from app.core.chroma.stores import ChromaStores
 from app.core.chroma.writer import Entries, IndexWriter
-from support.servers import Version, chroma_server
+from support.servers import Version, chroma_server, free_port
 
 NAME = "mem.ann-first.0123456789abcdef0123456789abcdef"
 VECTORS = np.random.default_rng(7).normal(size=(3, 8)).astype(np.float32)
@@ -36,3 +36,16 @@ def test_records_are_put_replaced_found_and_removed(tmp_path: Path, version: Ver
         assert [hit.metric for hit in hits] == ["cosine", "cosine"]
         assert [hit.score for hit in hits] == pytest.approx([1, similarity], abs=1e-5)
         stores.close()
+
+
+def test_a_way_back_to_an_older_server_behind_the_same_address_is_noticed(tmp_path: Path) -> None:
+    port = free_port()
+    stores = ChromaStores(Settings(chroma_mode="http", chroma_host="127.0.0.1", chroma_port=port))
+    writer = IndexWriter(stores.memory.session)
+    entries = Entries(["memory_log_1"], VECTORS[:1], ["one"], [{"task": "a"}])
+    versions: tuple[Version, ...] = ("1.5.9", "0.6.3", "1.5.9")
+    for version in versions:
+        with chroma_server(tmp_path / version, port=port, version=version):
+            writer.put(NAME, entries, replacing=["memory_log_1"])
+            assert [hit.id for hit in stores.memory.query(NAME, VECTORS[0], 5)] == ["memory_log_1"]
+    stores.close()

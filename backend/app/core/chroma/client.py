@@ -85,10 +85,11 @@ class ChromaClient:
 
     def create(self, name: str, hnsw: Mapping[str, Any], metadata: Mapping[str, Any]) -> CollectionModel:
         """A new collection of the cosine metric, with these settings of its index where they say more than that."""
+        settings = cast(CreateHNSWConfiguration, {**hnsw, "space": "cosine"})
         return self.api.create_collection(
             name,
-            metadata=dict(metadata),
-            configuration={"hnsw": cast(CreateHNSWConfiguration, {**hnsw, "space": "cosine"})},
+            metadata={**metadata, "hnsw:space": "cosine"},
+            configuration={"hnsw": settings} if hnsw else None,
             tenant=self.tenant,
             database=self.database,
         )

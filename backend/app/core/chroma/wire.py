@@ -1,8 +1,8 @@
 """A server's REST API in bulk, where Chroma's own client spends more time than the wire.
 
-Embeddings go as base64 of their bytes, and come as JSON numbers, which are nine tenths of an answer: they are cut out
-of it row by row, because then only one row at a time is Python floats. chromactl reads in the same way
-(scripts/chromactl/stores/answer.py); docs/decisions.md has what else was tried.
+Embeddings go as base64 of their bytes (as numbers to servers from before 1.0), and come as JSON numbers, which are nine
+tenths of an answer: they are cut out of it row by row, because then only one row at a time is Python floats. chromactl
+reads in the same way (scripts/chromactl/stores/answer.py); docs/decisions.md has what else was tried.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import httpx
 import numpy as np
 import orjson
 from chromadb.api.base_http_client import BaseHTTPClient
@@ -46,21 +47,36 @@ def put(
 
     Raises ValueError for what JSON has no form for, TypeError when what answers does not answer in JSON.
     """
-    body = {
-        "ids": ids,
-        "embeddings": [b64encode(row).decode() for row in np.ascontiguousarray(vectors, dtype="<f4")],
-        "documents": documents,
-        "metadatas": metadatas,
-    }
+    body = {"ids": ids, "documents": documents, "metadatas": metadatas}
+    if _takes_base64(api):
+        encoded = [b64encode(row).decode() for row in np.ascontiguousarray(vectors, dtype="<f4")]
+        try:
+            _put(api, path, body | {"embeddings": encoded})
+        except httpx.HTTPError:
+            raise
+        except Exception:
+            if _still_takes_base64(api):
+                raise
+        else:
+            return
+    _put(api, path, body | {"embeddings": vectors.tolist()})
+
+
+def _takes_base64(api: FastAPI) -> bool:
+    """Whether the server does, as it said when it was first asked."""
     try:
-        content = orjson.dumps(body)
-    except orjson.JSONEncodeError as error:  # a TypeError, which says nothing of whose fault it is
-        raise ValueError(str(error)) from error
-    answer = _post(api, path, content)
-    try:
-        orjson.loads(answer)
-    except orjson.JSONDecodeError as error:  # a page of some proxy, and nothing was written
+        return api.supports_base64_encoding()
+    except ValueError as error:  # as above
         raise TypeError(str(error)) from error
+
+
+def _still_takes_base64(api: FastAPI) -> bool:
+    """Whether it is not a server from before 1.0 now, behind the same address, that has refused what it was sent."""
+    api.pre_flight_checks = None
+    try:
+        return _takes_base64(api)
+    except Exception:  # it is somebody else's trouble, and that was told before
+        return True
 
 
 def get(api: FastAPI, path: str, ids: Sequence[str]) -> Columns:
@@ -79,6 +95,18 @@ def decode(content: bytes) -> dict[str, Any]:
         answer: dict[str, Any] = orjson.loads(content)
         answer["embeddings"] = _matrix(answer.get("embeddings") or [])
         return answer
+
+
+def _put(api: FastAPI, path: str, body: dict[str, Any]) -> None:
+    try:
+        content = orjson.dumps(body)
+    except orjson.JSONEncodeError as error:  # a TypeError, which says nothing of whose fault it is
+        raise ValueError(str(error)) from error
+    answer = _post(api, path, content)
+    try:
+        orjson.loads(answer)
+    except orjson.JSONDecodeError as error:  # a page of some proxy, and nothing was written
+        raise TypeError(str(error)) from error
 
 
 def _post(api: FastAPI, path: str, content: bytes) -> bytes:
