@@ -10,7 +10,8 @@ import pytest
 from app.config import Settings
 from app.core.chroma.stores import ChromaStores
 from app.core.chroma.writer import Entries, IndexWriter
-from support.servers import Version, chroma_server, free_port
+from support.ports import free_port
+from support.servers import Version, chroma_server
 
 NAME = "mem.ann-first.0123456789abcdef0123456789abcdef"
 VECTORS = np.random.default_rng(7).normal(size=(3, 8)).astype(np.float32)
@@ -46,6 +47,6 @@ def test_a_way_back_to_an_older_server_behind_the_same_address_is_noticed(tmp_pa
     versions: tuple[Version, ...] = ("1.5.9", "0.6.3", "1.5.9")
     for version in versions:
         with chroma_server(tmp_path / version, port=port, version=version):
-            writer.put(NAME, entries, replacing=["memory_log_1"])
+            writer.put(NAME, entries)
             assert [hit.id for hit in stores.memory.query(NAME, VECTORS[0], 5)] == ["memory_log_1"]
     stores.close()
