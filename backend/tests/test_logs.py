@@ -43,7 +43,18 @@ def test_a_line_is_an_object(lines: Lines) -> None:
     assert line == {"level": "INFO", "logger": "app.x", "message": "said this", "status": 200, "ms": 1.5}
 
 
-@pytest.mark.parametrize("text", ["a\nb", "\x1b[31mred", "\u2028", "\ud800", "\x00", '"', "Grüße 東京"])
+NASTY = {
+    "new line": "a\nb",
+    "colour": "\x1b[31mred",
+    "line separator": "\u2028",
+    "lone surrogate": "\ud800",
+    "NUL": "\x00",
+    "quote": '"',
+    "not ASCII": "Grüße 東京",
+}
+
+
+@pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
 def test_what_would_end_or_colour_a_line_does_not(lines: Lines, capfd: pytest.CaptureFixture[str], text: str) -> None:
     logging.getLogger("app").warning("it says %s", text)
     (line,) = lines()
