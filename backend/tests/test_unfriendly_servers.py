@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,16 +149,18 @@ def test_says_so_when_tls_meets_plain_http(serve: Serve) -> None:
     assert "CHROMA_SSL" in problem["hint"]
 
 
-def test_the_deadline_is_kept_and_others_do_not_queue_up_behind_it(serve: Serve) -> None:
-    with server(hang) as port, serve(**(http(port) | {"chroma_timeout_seconds": 0.5})) as client:
-        started = time.monotonic()
-        assert client.post("/rag/query", json={"query": "x"}).status_code == 503
-        first = time.monotonic() - started
+def test_others_do_not_queue_up_behind_one_who_waits_in_vain(serve: Serve) -> None:
+    asked: list[int] = []
+
+    def hang_and_count(connection: socket.socket, over: threading.Event) -> None:
+        asked.append(1)
+        hang(connection, over)
+
+    with server(hang_and_count) as port, serve(**(http(port) | {"chroma_timeout_seconds": 0.5})) as client:
         for _ in range(20):
             assert client.post("/rag/query", json={"query": "x"}).status_code == 503
-        rest = time.monotonic() - started - first
-    assert first >= 0.5
-    assert rest < 20 * 0.5  # each on its own would have waited that long
+    # the others were told at once; on a slow machine the silence may end meanwhile, and one finds out
+    assert len(asked) < 10
 
 
 def test_a_rotated_token_is_picked_up_without_a_failed_request(serve: Serve, tmp_path: Path) -> None:

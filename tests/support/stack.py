@@ -55,6 +55,18 @@ class Stack:
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             return connection.execute(query.encode(), values).fetchall()
 
+    def execute(self, statement: str) -> None:
+        """Have the database do something."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Nobody else reads or writes the table during the block."""
+        with psycopg.connect(self.database_url) as connection:
+            connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+            yield
+
     @cached_property
     def page(self) -> dict[str, Any]:
         """The service's OpenAPI page."""
