@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from app.core.index.batch import Outcome
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 if not os.environ.get(DIRECTORY, "-"):
@@ -29,6 +34,8 @@ from prometheus_client.registry import Collector  # noqa: E402
 from app.core.errors import StartupError  # noqa: E402
 
 PREFIX = "chroma_stack"
+# What can become of a record in a batch, as `Outcome` names it.
+OUTCOMES = ("indexed", "removed", "postponed", "buried", "held")
 _REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCH_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LAG_SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
@@ -116,8 +123,9 @@ class Metrics:
 
         return called
 
+    @cached_property
     def index(self) -> IndexMetrics:
-        """The numbers of an index worker in this process."""
+        """The numbers of an index worker in this process; absent where there is none."""
         return IndexMetrics(self._registry)
 
     @property
@@ -169,12 +177,12 @@ class IndexMetrics:
             buckets=_LAG_SECONDS,
         )
 
-    def batch(self, records: dict[str, int], seconds: float, lags: Iterable[float]) -> None:
-        """A batch is done: records by outcome, its time, and of each record indexed the time since its change."""
+    def batch(self, outcome: Outcome, seconds: float) -> None:
+        """A batch is over, after so many seconds."""
         self._batches.inc()
         self._batch_seconds.observe(seconds)
-        for outcome, number in records.items():
-            if number:
-                self._records.labels(outcome).inc(number)
-        for lag in lags:
+        for name in OUTCOMES:
+            if number := getattr(outcome, name):
+                self._records.labels(name).inc(number)
+        for lag in outcome.lags:
             self._lag.observe(max(lag, 0.0))  # two clocks are involved

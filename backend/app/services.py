@@ -102,6 +102,8 @@ class AppServices:
             Tombstones(database, settings.index_tombstone_days),
             settings.index_concurrency,
             settings.index_poll_seconds,
+            self.fits,
+            self.metrics.index.batch,
         )
 
     def _substitute(self, kind: Kind) -> Nearest | None:

@@ -10,6 +10,7 @@ import click
 
 from app.config import Settings
 from app.core.index.worker import Worker
+from app.metrics_server import metrics_server
 from app.startup import running
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ async def _work(settings: Settings) -> signal.Signals | None:
         )
         worker = services.worker()
         stop.has(worker)
-        await worker.run()
+        with metrics_server(services.metrics, settings.index_metrics_host, settings.index_metrics_port):
+            await worker.run()
     log.info("stopped")
     return stop.number
 

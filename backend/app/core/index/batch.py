@@ -25,6 +25,8 @@ class Outcome:
     postponed: int = 0
     buried: int = 0
     held: int = 0
+    # seconds from the change of each record that is done to now
+    lags: list[float] = field(default_factory=list)
 
     @property
     def taken(self) -> int:

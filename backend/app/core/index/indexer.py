@@ -8,6 +8,7 @@ import random
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -230,6 +231,8 @@ class Indexer:
         await outbox.done(connection, done)
         outcome.removed = sum(task.present is None for task in done)
         outcome.indexed = len(done) - outcome.removed
+        now = datetime.now(UTC)
+        outcome.lags = [(now - task.since).total_seconds() for task in done]
         for task in batch.among(batch.refused):
             await self._refused(connection, task, batch.refused[task.memory_id], outcome)
         for reason in set(batch.held.values()):

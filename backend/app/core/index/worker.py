@@ -6,8 +6,10 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Callable
 
 from app.core.errors import ServiceError
+from app.core.index.batch import Outcome
 from app.core.index.indexer import Indexer, Unexpected, delay_after
 from app.core.index.progress import Progress
 from app.core.index.tombstones import Tombstones
@@ -27,7 +29,10 @@ LAST_WORD_SECONDS = 20.0
 
 
 class Worker:
-    """Runs `concurrency` batches at once until stopped; a batch that was begun is finished."""
+    """Runs `concurrency` batches at once until stopped; a batch that was begun is finished.
+
+    It begins when `ready` is set. `observe` is told of each batch, with the seconds that it took.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,8 @@ class Worker:
         tombstones: Tombstones,
         concurrency: int,
         poll_seconds: float,
+        ready: asyncio.Event | None = None,
+        observe: Callable[[Outcome, float], None] = lambda outcome, seconds: None,
     ) -> None:
         self._indexer = indexer
         self._wakeup = wakeup
@@ -44,10 +51,14 @@ class Worker:
         self._tombstones = tombstones
         self._concurrency = concurrency
         self._poll = poll_seconds
+        self._ready = ready
+        self._observe = observe
         self._trouble = _Trouble()
 
     async def run(self) -> None:
         """Index until `stop` is called."""
+        while self._ready is not None and not self._ready.is_set() and not self._wakeup.ended:
+            await self._wakeup.rest(BREATH_SECONDS)
         beside = [
             asyncio.create_task(self._wakeup.listen()),
             asyncio.create_task(self._progress.report()),
@@ -71,6 +82,7 @@ class Worker:
         failures = 0
         while not self._wakeup.ended:
             limit = self._indexer.limit
+            started = time.perf_counter()
             try:
                 with self._progress.batch():
                     outcome = await self._indexer.step()
@@ -84,6 +96,8 @@ class Worker:
             failures = 0
             self._trouble.went()
             self._progress.did(outcome)
+            if outcome.taken:
+                self._observe(outcome, time.perf_counter() - started)
             if outcome.taken == 0:
                 await self._wakeup.sleep(self._poll)
                 await self._wakeup.rest(random.uniform(0, GATHER_SECONDS))  # noqa: S311 (no secret)
