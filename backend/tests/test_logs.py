@@ -12,21 +12,16 @@ from typing import Any
 import pytest
 
 from app import logs
-
-LOGGERS = ("", "app", "uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access", "httpx")
+from support.loggers import loggers_as_they_were
 
 Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    """Loggers are everybody's."""
-    before = [(logging.getLogger(name), logging.getLogger(name).__dict__.copy()) for name in LOGGERS]
-    before = [(logger, {**kept, "handlers": list(kept["handlers"])}) for logger, kept in before]
-    yield
-    for logger, kept in before:
-        logger.__dict__.update(kept)
-        logger.manager._clear_cache()  # type: ignore[attr-defined]
+    """The loggers, after each test."""
+    with loggers_as_they_were():
+        yield
 
 
 @pytest.fixture

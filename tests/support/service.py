@@ -36,6 +36,7 @@ from app.core.index.indexer import Indexer
 from app.core.memory.record import document_of, index_id, metadata_of, text_of
 from app.core.memory.tenant import Kind, Tenant
 from app.services import AppServices
+from support.loggers import loggers_as_they_were
 from support.ports import free_port
 from support.servers import PORT_ATTEMPTS, Process, Server, ServerDied, answers
 

@@ -55,7 +55,7 @@ def is_unavailable(response: httpx.Response) -> bool:
     assert int(response.headers["retry-after"]) > 0
     kind = response.json()["type"].removeprefix("urn:chroma-stack:problem:")
     assert kind in ("database-unavailable", "overloaded"), response.text
-    return kind == "database-unavailable"
+    return bool(kind == "database-unavailable")
 
 
 def healthy_again(api: Stack) -> None:
