@@ -15,6 +15,10 @@ endif
 export LOCAL_PREFIX
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAYBOOK = $(BIN)/ansible-playbook -i inventories/$(ENV)
+# Empty is unset: else every Python process that is started would compile its modules anew, which takes it 2 s.
+export PYTHONDONTWRITEBYTECODE :=
+# The integration tests wait about as long as they compute.
+TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
 .PHONY: help setup wheels quickstart check lint test verify bench bench-service docs lock stop clean
 
@@ -58,8 +62,8 @@ lint: setup
 check: lint ## Lint, types, unit, policy and template tests; no Docker, no network
 	@$(BIN)/python -m pytest -q tests/unit tests/policy tests/templates backend/tests
 
-test: check ## Everything: check, then the integration tests against real servers
-	@$(BIN)/python -m pytest -q tests/integration
+test: check ## Everything: check, then the integration tests against real servers (TEST_WORKERS=1 for one after the other)
+	@$(BIN)/python -m pytest -q --numprocesses $(TEST_WORKERS) --dist worksteal tests/integration
 
 bench: setup ## Measure a whole migration against bare inserts, into docs/ (BENCH_FLAGS=--large for a large one too)
 	@$(BIN)/python bench/migrate.py --json docs/benchmarks.json --chart docs/benchmarks.svg \

@@ -27,7 +27,9 @@ from support.records import Made, batch_of, plain, spec_of
 from support.servers import Server
 from support.store_contract import LATER_RUN, RUN
 
-QUICK = Network(timeout_seconds=0.5, max_retries=2)
+# Where time has to run out, and where it must not: a busy machine takes a second for an answer now and then.
+QUICK = Network(timeout_seconds=2, max_retries=2)
+PATIENT = Network(timeout_seconds=60, max_retries=2)
 RECORDS = plain(60)
 PETS = Made("pets", "l2", RECORDS)
 
@@ -43,10 +45,12 @@ PASSING = {
     "short": Fault("short"),
     "drip": Fault("drip"),
 }
+SILENT = ("hang", "drip")
+"""Those that only the deadline ends."""
 
 
 @contextmanager
-def troubled(server: Server, network: Network = QUICK) -> Iterator[tuple[Forwarder, HttpTarget, Database]]:
+def troubled(server: Server, network: Network = PATIENT) -> Iterator[tuple[Forwarder, HttpTarget, Database]]:
     """A database behind a forwarder, open as a target."""
     database = new_database(server)
     with forwarder(server.url) as between:
@@ -56,9 +60,14 @@ def troubled(server: Server, network: Network = QUICK) -> Iterator[tuple[Forward
             yield between, target, database
 
 
+def patience(kind: str) -> Network:
+    """No longer than the fault asks for."""
+    return QUICK if kind in SILENT else PATIENT
+
+
 @pytest.mark.parametrize("kind", [*PASSING, "500"])
 def test_a_write_in_passing_trouble_lands_once(receiving: Server, kind: str) -> None:
-    with troubled(receiving) as (between, target, database):
+    with troubled(receiving, patience(kind)) as (between, target, database):
         staged = target.stage(spec_of(PETS), RUN)
         fault = PASSING.get(kind, Fault("answer", status=500))
         between.faults += [fault, fault]
@@ -71,7 +80,7 @@ def test_a_write_in_passing_trouble_lands_once(receiving: Server, kind: str) -> 
 
 @pytest.mark.parametrize("kind", PASSING)
 def test_a_read_in_passing_trouble_gives_everything(receiving: Server, kind: str) -> None:
-    with troubled(receiving) as (between, target, database):
+    with troubled(receiving, patience(kind)) as (between, target, database):
         database.put(PETS)
         (collection,) = target.collections()
         fault = replace(PASSING[kind], on=("/get",))
@@ -138,7 +147,7 @@ def test_a_server_that_asks_to_wait_for_long_is_left_alone(receiving: Server) ->
 @pytest.mark.parametrize("verb", ["/add", "/get"])
 def test_trouble_that_does_not_pass_ends_with_one_sentence(receiving: Server, kind: str, verb: str) -> None:
     fault = replace(PASSING.get(kind, Fault("answer", status=500)), on=(verb,))
-    with troubled(receiving) as (between, target, database):
+    with troubled(receiving, patience(kind)) as (between, target, database):
         database.put(PETS)
         (collection,) = target.collections()
         between.faults += [fault] * 30
@@ -161,7 +170,7 @@ def test_trouble_that_does_not_pass_ends_with_one_sentence(receiving: Server, ki
 
 def test_a_server_that_hangs_after_its_disk_was_full_is_not_taken_for_a_slow_one(receiving: Server) -> None:
     """As 1.5.9 was seen to do: 500 first, and then no answer any more, whatever room there is."""
-    with troubled(receiving) as (between, target, _):
+    with troubled(receiving, QUICK) as (between, target, _):
         staged = target.stage(spec_of(PETS), RUN)
         between.faults += [Fault("answer", status=500), Fault("hang"), Fault("hang")]
         with pytest.raises(ChromactlError, match=r"no answer in time.*it answered 500: not now.*disk.*restart it"):
@@ -169,7 +178,7 @@ def test_a_server_that_hangs_after_its_disk_was_full_is_not_taken_for_a_slow_one
 
 
 def test_without_retries_there_is_one_try(receiving: Server) -> None:
-    with troubled(receiving, Network(timeout_seconds=0.7, max_retries=0)) as (between, target, _):
+    with troubled(receiving, replace(QUICK, max_retries=0)) as (between, target, _):
         staged = target.stage(spec_of(PETS), RUN)
         between.faults.append(Fault("hang"))
         with pytest.raises(ChromactlError, match="no answer in time") as failed:
@@ -195,9 +204,9 @@ def test_the_options_of_the_network(chromactl: Chromactl, receiving: Server) -> 
     with forwarder(receiving.url) as between:
         place = ["sample", "--url", between.url, "--database", database.name, "--chunks", 40, "--dim", 8]
         between.faults += [Fault("hang")] * 2
-        ended = chromactl(*place, "--timeout", "0.5", "--max-retries", 1)
+        ended = chromactl(*place, "--timeout", "1.5", "--max-retries", 1)
         assert ended.code == 1
-        assert "--timeout 0.5" in ended.err.splitlines()[-1]
+        assert "--timeout 1.5" in ended.err.splitlines()[-1]
         assert "given up after 2 tries" in ended.err.splitlines()[-1]
         assert between.times("/add") == 2
 
@@ -250,7 +259,7 @@ def test_a_database_is_made_in_a_directory_too(tmp_path: Path) -> None:
 def test_a_swap_that_was_cut_off_anywhere_ends_right_when_it_is_repeated(receiving: Server, renames: int) -> None:
     old, new = plain(3, seed=8), plain(5, seed=9)
     made = [Made(name, "l2", new) for name in ("one", "two")]
-    with troubled(receiving, Network(timeout_seconds=5, max_retries=0)) as (between, target, database):
+    with troubled(receiving, replace(PATIENT, max_retries=0)) as (between, target, database):
         database.put(*(Made(name, "l2", old) for name in ("one", "two")))
         staged = [target.stage(spec_of(one), LATER_RUN) for one in made]
         for collection in staged:

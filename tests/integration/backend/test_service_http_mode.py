@@ -64,7 +64,7 @@ def remembered(api: Service) -> list[str]:
     return documents(api.http.post("/memories/search", json={"query": "rain"}))
 
 
-def until(check: Callable[[], bool], seconds: float = 20) -> None:
+def until(check: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not check():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -84,7 +84,7 @@ def test_a_swap_by_rename_is_seen_without_a_restart(tmp_path: Path) -> None:
                 assert documents(api.rag("rain", collections=["notes"])) == ["old rain"]
                 time.sleep(0.1)
             rename(chroma, new, "notes")
-            until(lambda: documents(api.rag("rain")) == ["new rain"], 3)
+            until(lambda: documents(api.rag("rain")) == ["new rain"])
             assert api.chroma_health().json()["collections"] == {"notes": 1}
 
 
@@ -167,7 +167,7 @@ def hammer(api: Service, until_time: float) -> list[int]:
 def test_a_chroma_that_hangs_costs_the_deadline_and_leaves_health_alive(tmp_path: Path) -> None:
     with chroma_server(tmp_path / "chroma") as chroma:
         create(chroma, "notes", {"1": "some rain"})
-        with service(tmp_path, settings(chroma, CHROMA_TIMEOUT_SECONDS="1", CHROMA_THREADS="2")) as api:
+        with service(tmp_path, settings(chroma, CHROMA_TIMEOUT_SECONDS="5", CHROMA_THREADS="2")) as api:
             assert documents(api.rag("rain")) == ["some rain"]
             os.kill(chroma.pid, signal.SIGSTOP)
             try:
@@ -175,17 +175,16 @@ def test_a_chroma_that_hangs_costs_the_deadline_and_leaves_health_alive(tmp_path
                     waiting = [pool.submit(api.rag, "rain") for _ in range(40)]
                     started = time.monotonic()
                     assert api.http.get("/health").status_code == 200
-                    answered = time.monotonic() - started
+                    assert not all(one.done() for one in waiting)  # not behind the 40
                     problems = [response.result().json() for response in waiting]
                     took = time.monotonic() - started
                 assert api.chroma_health().json()["type"].endswith("chroma-timeout")
             finally:
                 os.kill(chroma.pid, signal.SIGCONT)
-            assert answered < 1  # not behind the 40
-            assert took < 10  # two threads at a time, each waiting a second, would need twenty
+            assert took < 50  # two threads at a time, each waiting five seconds, would need a hundred
             kinds = {problem["type"].removeprefix("urn:chroma-stack:problem:") for problem in problems}
             assert kinds <= {"chroma-timeout", "overloaded"}
-            until(lambda: api.rag("rain").status_code == 200, 5)
+            until(lambda: api.rag("rain").status_code == 200)
 
 
 def test_many_workers_share_one_server(tmp_path: Path) -> None:
@@ -213,7 +212,7 @@ def test_stops_gracefully_and_finishes_what_it_began(tmp_path: Path) -> None:
                 time.sleep(0.3)
                 os.kill(chroma.pid, signal.SIGCONT)
                 assert documents(begun.result()) == ["some rain"]
-            assert api.process.wait(10) in (0, -signal.SIGTERM)
+            assert api.process.wait(60) in (0, -signal.SIGTERM)
             assert "Traceback" not in api.process.text()
 
 
