@@ -122,13 +122,17 @@ def _rebuild(site: Site, chosen: Chosen, *, re_embed: bool) -> Report:
             )
         except BaseException:
             progress.line("cut off: what is not live yet stays as it was; run the same command again")
+            if replaced := sum(target.replaced for target in set(targets.values())):
+                progress.line(f"it also removes {replaced} replaced collections that are still there")
             raise
 
 
 def _verified(site: Site, chosen: Chosen) -> Verdict:
     progress = Progress(sum(part.records for part in chosen.parts))
-    verdict = compare(site, chosen.parts, progress.advance)
-    for found in chosen.leftovers(site.targets(new_run())).values():
+    leftovers = list(chosen.leftovers(site.targets(new_run())).values())
+    live = {name for found in leftovers for name in found.live}
+    verdict = compare(site, chosen.parts, live, progress.advance)
+    for found in leftovers:
         verdict.unknown += found.unknown
         verdict.leftovers += [*found.ours, *found.foreign]
     return verdict

@@ -6,7 +6,7 @@ does, if it had no event and was the same in PostgreSQL before and after the ind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,12 +101,14 @@ class Verdict:
         }
 
 
-def verify(site: Site, parts: Sequence[Part], advance: Callable[[int], None]) -> Verdict:
-    """Compare these parts. Raises ChromaUnavailable, DatabaseUnavailable, Stopped."""
+def verify(site: Site, parts: Sequence[Part], live: Container[str], advance: Callable[[int], None]) -> Verdict:
+    """Compare these parts; `live` are the names of all collections. Raises ServiceError, Stopped."""
     begun = perf_counter()
     verdict = Verdict()
     for part in parts:
         site.stop.check()
+        if not part.records and part.collection not in live:
+            continue
         for swaps_left in reversed(range(_SWAPS)):
             try:
                 checked = _Check(site, part).run(advance)
