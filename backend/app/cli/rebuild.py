@@ -24,7 +24,7 @@ from app.core.index.rebuild_embed import Embedder, Keeper
 from app.core.index.rebuild_fill import Tools
 from app.core.index.rebuild_ledger import Ledger
 from app.core.index.rebuild_site import Chosen, Site, open_site
-from app.core.index.verify import EXAMPLES, Verdict
+from app.core.index.verify import EXAMPLES, METRIC, Verdict
 from app.core.index.verify import verify as compare
 from app.startup import postgres
 
@@ -229,6 +229,8 @@ def _told(verdict: Verdict) -> str:
         for word, ids in (("missing", one.missing), ("extra", one.extra)):
             if ids:
                 lines.append(f"  {word}: {', '.join(ids[:EXAMPLES])}{', …' if len(ids) > EXAMPLES else ''}")
+        if one.metric != METRIC:
+            lines.append(f"  its metric is {one.metric}, and should be {METRIC}")
         lines += [f"  different: {id_} ({what})" for id_, what in list(one.different.items())[:EXAMPLES]]
     lines += [f"left alone: {name}, of a tenant that PostgreSQL does not know" for name in verdict.unknown]
     lines += [f"left over: {name}" for name in verdict.leftovers]
