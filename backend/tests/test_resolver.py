@@ -8,7 +8,7 @@ import pytest
 from chromadb.types import Collection
 
 from app.core.chroma.hits import metric_of, score_of
-from app.core.chroma.resolver import Resolver
+from app.core.chroma.resolver import Resolver, is_work_collection, replaced_name
 from app.core.errors import ChromaUnavailable
 
 RUN = "20261120T101500-0a1b2c"
@@ -67,6 +67,17 @@ def test_what_a_run_kept_is_not_served_without_the_run_being_at_it() -> None:
     other = "20261119T101500-0a1b2c"
     live = [collection(f"x--before-{RUN}"), collection(f"x--m{other}")]
     assert Resolver(0.0).known(lambda: live) == {}
+
+
+def test_what_a_rebuild_replaces_is_served_until_another_has_the_name() -> None:
+    old, new = uuid4(), uuid4()
+    half = [collection(replaced_name("x"), old), collection(f"x--m{RUN}", new)]
+    kept = Resolver(0.0).known(lambda: half)
+    assert {name: (found.id, found.name) for name, found in kept.items()} == {"x": (old, "x")}
+    assert Resolver(0.0).known(lambda: half[:1])["x"].id == old
+    done = [collection(replaced_name("x"), old), collection("x", new)]
+    assert Resolver(0.0).known(lambda: done)["x"].id == new
+    assert is_work_collection(replaced_name("x"))
 
 
 def test_forgets_a_collection_that_was_deleted() -> None:

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import psycopg
+from chromadb.types import Collection
 from psycopg.types.json import Jsonb
 
+from app.core.chroma.resolver import by_name
 from app.core.memory.tenant import Kind, Tenant
 from support.databases import Database, assert_holds
 from support.records import Record
@@ -114,14 +116,17 @@ class Place:
 
     # Chroma
 
-    def assert_indexed(self) -> None:
-        """The index holds what PostgreSQL does: each record, whole, and no other; and no run has left anything."""
+    def assert_indexed(self, *, with_leftovers: bool = False) -> None:
+        """The index holds what PostgreSQL does: each record, whole, and no other. A run may have left something."""
         wanted = self.wanted()
-        assert not [name for name in self.chroma.names() if "--" in name]
-        for name in set(self.chroma.names()) | set(wanted):
+        entries = self.chroma.request("GET", "/collections")
+        called = {entry["id"]: entry["name"] for entry in entries}
+        live = {name: called[str(model.id)] for name, model in by_name(map(Collection.from_json, entries)).items()}
+        assert with_leftovers or set(live) == set(called.values())
+        for name in set(live) | set(wanted):
             records = wanted.get(name, [])
-            assert_holds(self.chroma.records(name) if records else {}, records, "cosine")
-            assert self.chroma.counts().get(name, 0) == len(records)
+            assert_holds(self.chroma.records(live[name]) if records else {}, records, "cosine")
+            assert self.chroma.counts()[live[name]] == len(records)
 
     # The service's commands
 
@@ -148,7 +153,7 @@ class Place:
         argv = [sys.executable, "-m", "app", "rebuild", "--json", *arguments]
         log = self.folder / "rebuild.log"
         log.unlink(missing_ok=True)
-        return Process(argv, log, child_environment(**self.variables, **variables), self.folder)
+        return Process(argv, log, child_environment(**{**self.variables, **variables}), self.folder)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from app.core.index.rebuild_embed import Embedder, Keeper
 from app.core.index.rebuild_fill import Tools
 from app.core.index.rebuild_ledger import Ledger
 from app.core.index.rebuild_site import Chosen, Site, open_site
-from app.core.index.verify import EXAMPLES, Verdict
+from app.core.index.verify import EXAMPLES, METRIC, Verdict
 from app.core.index.verify import verify as compare
 
 DIFFERS, INTERRUPTED = 4, 130
@@ -122,13 +122,17 @@ def _rebuild(site: Site, chosen: Chosen, *, re_embed: bool) -> Report:
             )
         except BaseException:
             progress.line("cut off: what is not live yet stays as it was; run the same command again")
+            if replaced := sum(target.replaced for target in set(targets.values())):
+                progress.line(f"it also removes {replaced} replaced collections that are still there")
             raise
 
 
 def _verified(site: Site, chosen: Chosen) -> Verdict:
     progress = Progress(sum(part.records for part in chosen.parts))
-    verdict = compare(site, chosen.parts, progress.advance)
-    for found in chosen.leftovers(site.targets(new_run())).values():
+    leftovers = list(chosen.leftovers(site.targets(new_run())).values())
+    live = {name for found in leftovers for name in found.live}
+    verdict = compare(site, chosen.parts, live, progress.advance)
+    for found in leftovers:
         verdict.unknown += found.unknown
         verdict.leftovers += [*found.ours, *found.foreign]
     return verdict
@@ -225,6 +229,8 @@ def _told(verdict: Verdict) -> str:
         for word, ids in (("missing", one.missing), ("extra", one.extra)):
             if ids:
                 lines.append(f"  {word}: {', '.join(ids[:EXAMPLES])}{', …' if len(ids) > EXAMPLES else ''}")
+        if one.metric != METRIC:
+            lines.append(f"  its metric is {one.metric}, and should be {METRIC}")
         lines += [f"  different: {id_} ({what})" for id_, what in list(one.different.items())[:EXAMPLES]]
     lines += [f"left alone: {name}, of a tenant that PostgreSQL does not know" for name in verdict.unknown]
     lines += [f"left over: {name}" for name in verdict.leftovers]

@@ -229,14 +229,19 @@ def test_collections_of_unknown_tenants_and_other_programs_are_left_alone(filled
     assert set(others) <= set(filled.chroma.names())
 
 
-def test_settings_of_an_index_and_its_metadata_are_kept(filled: Place) -> None:
+def test_settings_of_an_index_and_its_metadata_are_kept_but_for_its_metric(filled: Place) -> None:
     name = BOB.collection("memory")
-    hnsw = {"space": "cosine", "ef_search": 57, "max_neighbors": 21}
-    body = {"name": name, "configuration": {"hnsw": hnsw}, "metadata": {"owner": "ops", "hnsw:M": 21}}
+    hnsw = {"space": "l2", "ef_search": 57, "max_neighbors": 21}
+    body = {"name": name, "configuration": {"hnsw": hnsw}, "metadata": {"owner": "ops", "hnsw:space": "l2"}}
     filled.chroma.request("POST", "/collections", body)
+    found = {one["name"]: one["metric"] for one in filled.verify("--user", "bob", code=4)["collections"]}
+    assert found == {name: "l2"}
+    assert "its metric is l2, and should be cosine" in filled.app("verify", "--user", "bob").stdout
     filled.rebuild()
     made = filled.chroma.description(name)
-    assert {key: made["configuration_json"]["hnsw"][key] for key in hnsw} == hnsw
+    kept = made["configuration_json"]["hnsw"]
+    assert {key: kept[key] for key in hnsw} == {**hnsw, "space": "cosine"}
+    assert filled.chroma.metric(name) == "cosine"
     assert made["metadata"]["owner"] == "ops"
 
 

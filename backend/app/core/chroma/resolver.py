@@ -20,6 +20,8 @@ from app.core.chroma.failures import is_not_found
 
 # Same pattern as chromactl.stores.names, which makes these names; a test holds the two together.
 _WORK = re.compile(r"(?P<name>.*)--(?P<kind>m|before-)(?P<run>\d{8}T\d{6}-[0-9a-f]{6})")
+# The run by which a rebuild calls what it replaces: always this one, so that a writer can ask for it by name.
+_REPLACED = "00000000T000000-000000"
 
 
 def staged_name(name: str, run: str) -> str:
@@ -27,9 +29,9 @@ def staged_name(name: str, run: str) -> str:
     return f"{name}--m{run}"
 
 
-def before_name(name: str, run: str) -> str:
-    """What a run calls the collection that had the name."""
-    return f"{name}--before-{run}"
+def replaced_name(name: str) -> str:
+    """What a rebuild calls the collection that had the name. It is still meant by the name while no other has it."""
+    return f"{name}--before-{_REPLACED}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
     """The collections that have a name of their own, work collections left out.
 
     Between the two renames of a swap nobody is called `x`, but `x--before-RUN` and `x--mRUN` of one run
-    are there. The former is still the proven one, so it goes on being `x` until the latter is.
+    are there. The former is still the proven one, so it goes on being `x` until the latter is. What a rebuild
+    replaces is `x` until another is, whatever else is there.
     """
     named: dict[str, Collection] = {}
     replaced: dict[tuple[str, str], Collection] = {}
@@ -69,6 +72,8 @@ def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
             staged.add((work["name"], work["run"]))
         else:
             replaced[work["name"], work["run"]] = collection
+            if work["run"] == _REPLACED:
+                staged.add((work["name"], work["run"]))
     for name, run in sorted(staged & replaced.keys(), reverse=True):
         named.setdefault(name, replaced[name, run].model_copy(update={"name": name}))
     return named
@@ -77,18 +82,17 @@ def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
 def present(client: ChromaClient, name: str) -> Collection:
     """The collection that is meant by the name at this moment; chromadb's NotFoundError when there is none.
 
-    Between the two renames of a swap that is the old one, for writers as for searchers. A swap that was cut off there
-    so costs nothing, whenever somebody sees to it.
+    Between the two renames of a rebuild that is the old one, for writers as for searchers. So a rebuild that was cut
+    off there costs nothing, whenever somebody sees to it.
     """
-    try:
-        return client.get(name)
-    except Exception as error:
-        if not is_not_found(error):
-            raise
-        found = by_name(client.collections()).get(name)
-        if found is None:
-            raise
-        return found
+    # the first once more, because the second rename may have come in between
+    for asked in (name, replaced_name(name)):
+        try:
+            return client.get(asked)
+        except Exception as error:
+            if not is_not_found(error):
+                raise
+    return client.get(name)
 
 
 def present_or_new(client: ChromaClient, name: str) -> Collection:

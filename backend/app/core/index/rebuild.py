@@ -131,7 +131,8 @@ class Rebuild:
                 self.report.removed += len(found)
         for part in parts:
             self._stop.check()
-            self._part(part, anew=re_embed)
+            if part.records or part.collection in leftovers[self._targets[part.kind]].live:
+                self._part(part, anew=re_embed)
             for target in leftovers:
                 target.sweep()
         self.report.seconds = perf_counter() - begun
@@ -150,7 +151,7 @@ class Rebuild:
     def _part(self, part: Part, *, anew: bool) -> None:
         target = self._targets[part.kind]
         if not part.records and ((live := target.live(part.collection)) is None or not live.count()):
-            return
+            return  # it holds what it should: nothing
         done = Rebuilt(part.collection, part.tenant.user_id, part.tenant.project_id, part.kind)
         self.report.collections.append(done)
         staged = target.stage(part.collection)

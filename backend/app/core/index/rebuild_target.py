@@ -1,25 +1,23 @@
 """The collections of a rebuild: made beside the live ones, put in their place by two renames, and cleared away.
 
-A collection that a rebuild makes carries the run in its metadata. So whatever a run left behind, killed at any moment,
-is known for what it is: everything of that run and name. The work collections of other programs (chromactl's
-migrations name theirs alike) are left alone.
+A collection that a rebuild makes carries the run in its metadata, and what it replaces gets a name that only rebuilds
+give. So whatever a run left behind, killed at any moment, is known for what it is. The work collections of other
+programs (chromactl's migrations name theirs alike) are left alone.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 from chromadb.types import Collection
 
 from app.core.chroma.bulk import Bulk, Patient
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.failures import is_not_found
-from app.core.chroma.resolver import before_name, present, staged_name, work_of
+from app.core.chroma.resolver import by_name, replaced_name, staged_name, work_of
 from app.core.errors import RebuildFailed, ServiceError, UnknownCollection
 from app.core.flow import Stop
 from app.core.memory.tenant import is_tenant_collection
@@ -34,13 +32,14 @@ _KEPT_SETTINGS = ("ef_construction", "ef_search", "max_neighbors", "resize_facto
 
 @dataclass(slots=True)
 class Leftovers:
-    """What earlier runs left, by what is to be done with it, and what is not ours to touch (names)."""
+    """What earlier runs left, by what is to be done with it. Names only: of others' leftovers, and of what is live."""
 
     restored: list[tuple[Collection, str]] = field(default_factory=list)
     staged: list[Collection] = field(default_factory=list)
     replaced: list[Collection] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    live: set[str] = field(default_factory=set)
 
     @property
     def ours(self) -> list[str]:
@@ -62,9 +61,9 @@ class Target:
         self._replaced: list[tuple[float, Bulk, str]] = []
 
     def live(self, name: str) -> Bulk | None:
-        """The collection that is meant by the name now."""
+        """The collection that has the name now."""
         try:
-            return Bulk(self.chroma, self.chroma.run(partial(present, name=name)))
+            return Bulk(self.chroma, self.chroma.run(lambda client: client.get(name)))
         except UnknownCollection:
             return None
 
@@ -74,7 +73,11 @@ class Target:
         before = live.model if live else None
         hnsw = (before.configuration_json.get("hnsw") or {}) if before else {}
         settings = {key: hnsw[key] for key in _KEPT_SETTINGS if hnsw.get(key) is not None}
-        metadata = {key: value for key, value in _metadata(before).items() if not key.startswith("hnsw:")}
+        metadata = {
+            key: value
+            for key, value in ((before.metadata if before else None) or {}).items()
+            if not key.startswith("hnsw:")
+        }
 
         def work(client: ChromaClient) -> Collection:
             try:
@@ -94,8 +97,8 @@ class Target:
         """
         live = self.live(name)
         if live is not None:
-            live.rename(before_name(name, self._run))
-            self._replaced.append((time.monotonic() + self._seconds, live, before_name(name, self._run)))
+            live.rename(replaced_name(name))
+            self._replaced.append((time.monotonic() + self._seconds, live, replaced_name(name)))
         try:
             alive()
             staged.rename(name)
@@ -114,7 +117,7 @@ class Target:
             if now is None or now.model.id != staged.model.id:
                 live.rename(name)
         except ServiceError as error:  # the old one goes on being found, and the next run restores its name
-            log.warning("%s keeps a name of run %s until the next rebuild: %s", name, self._run, error)
+            log.warning("%s is called %s until the next rebuild: %s", name, replaced_name(name), error)
 
     def sweep(self, *, wait: bool = False, told: Callable[[float], None] = lambda seconds: None) -> None:
         """Remove the replaced collections that no search can be using any more; or wait until all are."""
@@ -126,26 +129,30 @@ class Target:
             bulk.discard(name)
             self._replaced.pop(0)
 
+    @property
+    def replaced(self) -> int:
+        """How many replaced collections are still there."""
+        return len(self._replaced)
+
     def leftovers(self, known: Container[str], wanted: Container[str] | None) -> Leftovers:
         """What earlier runs left of the wanted names (None: of all); `known` are the names that PostgreSQL tells of."""
-        live = {model.name: model for model in self.chroma.run(lambda client: client.collections())}
-        found = Leftovers()
-        for name in sorted(live):
-            if (is_tenant_collection(name) and name not in known) and wanted is None:
+        every = {model.name: model for model in self.chroma.run(lambda client: client.collections())}
+        found = Leftovers(live=set(by_name(every.values())))
+        for name, model in sorted(every.items()):
+            if is_tenant_collection(name) and name not in known and wanted is None:
                 found.unknown.append(name)
             work = work_of(name)
             if work is None or not is_tenant_collection(work.name) or (wanted is not None and work.name not in wanted):
                 continue
-            model, is_live = live[name], live.get(work.name)
-            staged = live.get(staged_name(work.name, work.run))
-            if not any(_made_by(one, work.run) for one in (staged, is_live)):
-                found.foreign.append(name)
-            elif work.staged:
+            if name == replaced_name(work.name):
+                if work.name in every:
+                    found.replaced.append(model)
+                else:
+                    found.restored.append((model, work.name))
+            elif work.staged and (model.metadata or {}).get(RUN) == work.run:
                 found.staged.append(model)
-            elif is_live is None:
-                found.restored.append((model, work.name))
             else:
-                found.replaced.append(model)
+                found.foreign.append(name)
         return found
 
     def tidy(self, found: Leftovers) -> None:
@@ -156,11 +163,3 @@ class Target:
             self._stop.pause(self._seconds)
         for model in (*found.replaced, *found.staged):
             Bulk(self.chroma, model).discard(model.name)
-
-
-def _made_by(model: Collection | None, run: str) -> bool:
-    return _metadata(model).get(RUN) == run
-
-
-def _metadata(model: Collection | None) -> Mapping[str, Any]:
-    return (model.metadata if model else None) or {}

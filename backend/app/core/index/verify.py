@@ -6,7 +6,7 @@ does, if it had no event and was the same in PostgreSQL before and after the ind
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from app.core.chroma.bulk import Bulk, pages_of
+from app.core.chroma.hits import metric_of
 from app.core.chroma.resolver import present
 from app.core.errors import UnknownCollection
 from app.core.flow import Stage, flow
@@ -24,6 +25,7 @@ from app.core.index.rebuild_source import PIECE_RECORDS, Part, Rows
 from app.core.memory.record import index_id, memory_id
 from app.core.memory.tenant import Kind
 
+METRIC = "cosine"
 READERS = 2
 EXAMPLES = 20
 _LOOKS = 5
@@ -42,6 +44,7 @@ class Checked:
     user: str
     project: str
     kind: Kind
+    metric: str = METRIC
     records: int = 0
     waiting: int = 0
     missing: list[str] = field(default_factory=list)
@@ -51,7 +54,7 @@ class Checked:
     @property
     def same(self) -> bool:
         """Whether nothing differs."""
-        return not (self.missing or self.extra or self.different)
+        return self.metric == METRIC and not (self.missing or self.extra or self.different)
 
     def to_json(self) -> dict[str, Any]:
         """For programs: numbers, and of each kind of difference the first ids."""
@@ -60,6 +63,7 @@ class Checked:
             "user": self.user,
             "project": self.project,
             "kind": self.kind,
+            "metric": self.metric,
             "records": self.records,
             "waiting": self.waiting,
             "missing": len(self.missing),
@@ -101,12 +105,14 @@ class Verdict:
         }
 
 
-def verify(site: Site, parts: Sequence[Part], advance: Callable[[int], None]) -> Verdict:
-    """Compare these parts. Raises ChromaUnavailable, DatabaseUnavailable, Stopped."""
+def verify(site: Site, parts: Sequence[Part], live: Container[str], advance: Callable[[int], None]) -> Verdict:
+    """Compare these parts; `live` are the names of all collections. Raises ServiceError, Stopped."""
     begun = perf_counter()
     verdict = Verdict()
     for part in parts:
         site.stop.check()
+        if not part.records and part.collection not in live:
+            continue
         for swaps_left in reversed(range(_SWAPS)):
             try:
                 checked = _Check(site, part).run(advance)
@@ -138,6 +144,8 @@ class _Check:
         if not there and not part.records:
             return None
         checked = Checked(part.collection, part.tenant.user_id, part.tenant.project_id, part.kind)
+        if self._bulk:
+            checked.metric = metric_of(self._bulk.model)
         seen: set[str] = set()
 
         def note(rows: Rows) -> None:
