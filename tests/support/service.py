@@ -113,7 +113,7 @@ def in_process(folder: Path, *, tenant: Tenant | None = ANN, **settings: Any) ->
     app = create_app(Settings.model_validate({**defaults, **settings}))
     if tenant is not None:
         app.dependency_overrides[caller] = lambda: tenant
-    with TestClient(app, raise_server_exceptions=False) as client:
+    with loggers_as_they_were(), TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
