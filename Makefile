@@ -62,8 +62,8 @@ lint: setup
 check: lint ## Lint, types, unit, policy and template tests; no Docker, no network
 	@$(BIN)/python -m pytest -q tests/unit tests/policy tests/templates backend/tests
 
-test: check ## Everything: check, then the integration tests against real servers (TEST_WORKERS=1 for one after the other)
-	@$(BIN)/python -m pytest -q --numprocesses $(TEST_WORKERS) --dist worksteal tests/integration
+test: check ## Everything: check, then the integration tests against real servers (TEST_WORKERS=0: in one process)
+	@$(BIN)/python -m pytest -q --numprocesses $(TEST_WORKERS) --dist worksteal --durations 10 tests/integration
 
 bench: setup ## Measure a whole migration against bare inserts, into docs/ (BENCH_FLAGS=--large for a large one too)
 	@$(BIN)/python bench/migrate.py --json docs/benchmarks.json --chart docs/benchmarks.svg \
