@@ -85,7 +85,7 @@ def test_finds_what_was_there_before_it_started_again(tmp_path: Path, ready_url:
 
 
 def test_a_second_process_ends_at_once_and_says_why(tmp_path: Path, ready_url: str) -> None:
-    variables = {"EMBEDDING_DIMENSION": str(DIMENSION), "DATABASE_URL": ready_url}
+    variables: dict[str, Any] = {"EMBEDDING_DIMENSION": str(DIMENSION), "DATABASE_URL": ready_url}
     with service(tmp_path, variables) as api:
         code, output = run_to_its_end(tmp_path, **variables)
         assert code == 3
