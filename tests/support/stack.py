@@ -103,12 +103,12 @@ def index(database_url: str, chroma: Server) -> int:
         return runner.run(work())
 
 
-def settings_of(database_url: str, chroma: Server, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables of a service in http mode on these servers."""
+def settings_of(database_url: str, chroma_port: int, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a service in http mode."""
     return {
         "CHROMA_MODE": "http",
         "CHROMA_HOST": "127.0.0.1",
-        "CHROMA_PORT": str(chroma.port),
+        "CHROMA_PORT": str(chroma_port),
         "EMBEDDING_DIMENSION": str(DIMENSION),
         "DATABASE_URL": database_url,
         **(more or {}),
@@ -124,5 +124,5 @@ def stack(
     with ExitStack() as held:
         chroma = held.enter_context(chroma_server(folder / "chroma"))
         index(database_url, chroma)  # makes the tables
-        api = held.enter_context(service(folder, settings_of(database_url, chroma, variables), workers=workers))
+        api = held.enter_context(service(folder, settings_of(database_url, chroma.port, variables), workers=workers))
         yield Stack(api, chroma, database_url, held)

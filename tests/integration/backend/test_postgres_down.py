@@ -53,7 +53,7 @@ def requests_of(page: dict[str, Any]) -> list[tuple[str, str, Any]]:
 def is_unavailable(response: httpx.Response) -> bool:
     assert response.status_code == 503, response.text
     assert int(response.headers["retry-after"]) > 0
-    kind = response.json()["type"].removeprefix("urn:chroma-stack:problem:")
+    kind = str(response.json()["type"]).removeprefix("urn:chroma-stack:problem:")
     assert kind in ("database-unavailable", "overloaded"), response.text
     return bool(kind == "database-unavailable")
 
