@@ -53,7 +53,7 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 def child_environment(**variables: str) -> dict[str, str]:
     """This process's environment without the service's settings, and with these."""
-    known = {name.upper() for name in Settings.model_fields}
+    known = {name.upper() for name in Settings.model_fields} | {"PROMETHEUS_MULTIPROC_DIR"}
     return {key: value for key, value in os.environ.items() if key.upper() not in known} | variables
 
 
@@ -243,13 +243,16 @@ def index_worker(folder: Path, variables: Mapping[str, str]) -> Iterator[Process
 
 
 @contextmanager
-def service(folder: Path, variables: Mapping[str, str] | None = None, *, workers: int = 1) -> Iterator[Service]:
-    """Run `uvicorn app.main:app` in the folder with these variables until the block ends."""
+def service(
+    folder: Path, variables: Mapping[str, str] | None = None, *, workers: int = 1, before: Sequence[str] = ()
+) -> Iterator[Service]:
+    """Run `uvicorn app.main:app` in the folder with these variables until the block ends; `before` stands before it."""
     log = folder / "service.log"
     for attempt in range(PORT_ATTEMPTS):
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        process = Process(uvicorn_argv(port, workers), log, env=child_environment(**(variables or {})), cwd=folder)
+        argv = [*before, *uvicorn_argv(port, workers)]
+        process = Process(argv, log, env=child_environment(**(variables or {})), cwd=folder)
         with process.start():
             try:
                 process.wait_until(partial(_is_up, process, url))
