@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -146,3 +148,36 @@ def test_collections_are_a_list_or_words_on_the_command_line(given: Any) -> None
     words = said("__migration_rollback", migration_rollback_collections=given)
     assert [words[place + 1] for place, word in enumerate(words) if word == "--collection"] == ["one", "two"]
     assert words[words.index("--restore-token-file") + 1] == "/etc/new.token"
+
+
+@pytest.mark.parametrize(
+    ("collections", "words"),
+    [
+        ([], []),
+        ([{"user": "ann", "project": "a", "error": "", "troubled": {}}], []),
+        (
+            [
+                {"user": "ann", "project": "a", "error": "it is full", "troubled": {}},
+                {"user": "bob", "project": "b", "error": "", "troubled": {"memory_log_7": "refused"}},
+            ],
+            ["ann/a: it is full", "bob/b memory_log_7: refused"],
+        ),
+    ],
+)
+def test_what_the_target_lacks_is_said_in_words(collections: list[Any], words: list[str]) -> None:
+    filled = {"stdout": json.dumps({"collections": collections})}
+    assert said("__migration_unindexed", __migration_filled=filled) == words
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("http://new:8000", 8000), ("https://new", 443), ("http://new", 80), ("https://new:444/", 444)]
+)
+def test_the_port_of_the_target(url: str, port: int) -> None:
+    assert said("__migration_target_port", migration_target={"url": url}) == port
+
+
+def test_an_instance_that_was_filled_just_now_is_told_what_came_since_and_any_other_everything() -> None:
+    assert said("__migration_replay_since") == "1970-01-01T00:00:00Z"
+    assert said("__migration_replay_since", __migration_fill_began="") == "1970-01-01T00:00:00Z"
+    since = said("__migration_replay_since", __migration_fill_began=str(int(time.time()) - 600))
+    assert 660 <= int(since.removesuffix("s")) < 1260

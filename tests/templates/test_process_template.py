@@ -6,7 +6,7 @@ import configparser
 import shlex
 from typing import Any
 
-from support.templating import render
+from support.templating import render, value
 
 TEMPLATE = "etc/chroma-stack/supervisor/conf.d/process.conf.j2"
 
@@ -57,4 +57,25 @@ def test_one_process_keeps_its_name_and_several_are_numbered_from_one() -> None:
     assert entry()["stdout_logfile"] == "/p/var/log/chroma-stack/api.log"
     several = entry(process_count=3)
     assert (several["numprocs"], several["numprocs_start"], several["process_name"]) == ("3", "1", "%(process_num)d")
+    assert "PORT" not in several["environment"]
     assert several["stdout_logfile"] == "/p/var/log/chroma-stack/api-%(process_num)d.log"
+
+
+def test_each_process_is_told_its_port() -> None:
+    one = entry(process_port=18021, process_port_variable="PORT")
+    assert 'PORT="18021",' in one["environment"]
+    several = entry(process_count=3, process_port=18021, process_port_variable="PORT")
+    # supervisor's own expansion: 18021, 18022, 18023
+    assert (several["numprocs_start"], several["process_name"]) == ("18021", "%(process_num)d")
+    assert 'PORT="%(process_num)d",' in several["environment"]
+    ports = {"process_name": "api", "process_count": 3, "process_port": 18021}
+    assert value("process", "__process_ports", **ports) == [18021, 18022, 18023]
+    assert value("process", "__process_ports", **(ports | {"process_port": 0})) == []
+
+
+def test_a_folder_of_its_own_is_told_to_the_process_and_to_its_launcher() -> None:
+    found = entry(process_folder_variable="PROMETHEUS_MULTIPROC_DIR")
+    folder = "/p/var/lib/chroma-stack/api-run"
+    assert f'PROMETHEUS_MULTIPROC_DIR="{folder}"' in found["environment"]
+    assert shlex.split(found["command"])[3:6] == ["TERM", "-", folder]
+    assert shlex.split(entry()["command"])[3:6] == ["TERM", "-", "-"]

@@ -1,10 +1,11 @@
 """Run a long-lived process under supervisord: give it its secrets from a file, and leave nothing behind.
 
-Usage: launch.py STOP_SIGNAL ENVIRONMENT_FILE COMMAND [ARGUMENT...]
+Usage: launch.py STOP_SIGNAL ENVIRONMENT_FILE FOLDER COMMAND [ARGUMENT...]
 
 Secrets stand in no configuration and no command line: they are read from ENVIRONMENT_FILE ("-" for none; lines of
-NAME=value, the value as it stands) just before COMMAND begins. What systemd does with a control group is done here
-with two requests to the kernel, so that a next start finds ports and data directories free:
+NAME=value, the value as it stands) just before COMMAND begins. FOLDER ("-" for none) is emptied then, as systemd does
+with a RuntimeDirectory. What systemd does with a control group is done here with two requests to the kernel, so that a
+next start finds ports and data directories free:
 supervisord killed outright: the kernel sends STOP_SIGNAL, to this program and to COMMAND.
 COMMAND killed outright: its orphans become children of this program, which ends them before it ends.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import sys
 import time
@@ -44,6 +46,15 @@ def read_environment(path: str) -> dict[str, str]:
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
     return {name: value for name, _, value in pairs}
+
+
+def empty(folder: str) -> None:
+    """Remove everything in FOLDER."""
+    for entry in Path(folder).iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def children() -> list[int]:
@@ -95,7 +106,7 @@ def watch(child: int) -> int:
 
 def main() -> None:
     """Run the command until it ends, and end as it did."""
-    stop_name, environment_file, *command = sys.argv[1:]
+    stop_name, environment_file, folder, *command = sys.argv[1:]
     stop_signal = signal.Signals[f"SIG{stop_name}"]
     parent = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED | {signal.SIGCHLD})
@@ -108,6 +119,8 @@ def main() -> None:
         try:
             if environment_file != "-":
                 os.environ.update(read_environment(environment_file))
+            if folder != "-":
+                empty(folder)
             signal.pthread_sigmask(signal.SIG_SETMASK, set())
             os.execvp(command[0], command)  # noqa: S606  (the role names the command; there is no shell)
         except OSError as error:
