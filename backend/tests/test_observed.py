@@ -15,11 +15,11 @@ from fastapi import FastAPI, Request
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from app.application import create_app
 from app.config import Settings
 from app.core.errors import Overloaded
 from app.core.memory.tenant import Tenant
 from app.logs import request_id
-from app.main import create_app
 from app.metrics import Metrics
 from app.observed import Observed
 

@@ -28,7 +28,7 @@ OPEN = {"GET /health", "GET /health/ready", "GET /health/chromadb", "GET /metric
 
 @pytest.fixture(scope="module")
 def page() -> dict[str, Any]:
-    from app.main import create_app
+    from app.application import create_app
 
     app: FastAPI = create_app(Settings.model_validate({"database_url": NO_DATABASE}))
     return app.openapi()

@@ -101,7 +101,7 @@ def in_process(folder: Path, *, tenant: Tenant | None = ANN, **settings: Any) ->
     There is no PostgreSQL. Every request is the tenant's, without a key; with None it needs one, which nobody knows.
     """
     # imported here: the module makes an application from the environment
-    from app.main import create_app
+    from app.application import create_app
 
     defaults = {
         "chroma_db_path": folder / "memory",
