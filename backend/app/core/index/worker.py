@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable
 
-from app.core.errors import ServiceError
+from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.index.batch import Outcome
 from app.core.index.indexer import Indexer, Unexpected, delay_after
 from app.core.index.progress import Progress
@@ -94,7 +94,7 @@ class Worker:
                 failures += 1
                 continue
             failures = 0
-            self._trouble.went()
+            self._trouble.went(outcome)
             self._progress.did(outcome)
             if outcome.taken:
                 self._observe(outcome, time.perf_counter() - started)
@@ -127,21 +127,25 @@ class _Trouble:
     """Says once that indexing waits, now and then that it still does, and that it goes on."""
 
     def __init__(self) -> None:
-        self._since: float | None = None
+        self._error: ServiceError | None = None
+        self._since = 0.0
         self._told = 0.0
 
     def came(self, error: ServiceError) -> None:
         now = time.monotonic()
-        if self._since is None:
+        if self._error is None:
             self._since = now
             log.warning("indexing waits: %s", error)
-        elif now - self._told < REMIND_SECONDS:
-            return
-        else:
+        elif now - self._told >= REMIND_SECONDS:
             log.warning("indexing has waited for %.0f s: %s", now - self._since, error)
-        self._told = now
+        else:
+            return
+        self._error, self._told = error, now
 
-    def went(self) -> None:
-        if self._since is not None:
+    def went(self, outcome: Outcome) -> None:
+        if self._error is None:
+            return
+        # an empty batch shows that PostgreSQL is there, and nothing else
+        if outcome.taken > outcome.held or isinstance(self._error, DatabaseUnavailable):
             log.info("indexing goes on after %.1f s", time.monotonic() - self._since)
-            self._since = None
+            self._error = None
