@@ -53,6 +53,7 @@ PARAMETERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "collection": ("collections", lambda pair: str(pair[0])),
     "process": ("processes", str),
     "port": ("ports", str),
+    "index_metrics": ("index_metrics", str),
     "secret_file": ("secret_files", lambda entry: str(entry["pattern"])),
 }
 

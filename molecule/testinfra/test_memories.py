@@ -37,11 +37,11 @@ class Tenant:
         assert answer.status == 201, answer.text
         return int(answer.json()["id"])
 
-    def finds(self, query: str) -> set[str]:
+    def finds(self, query: str) -> set[int]:
         """Ids of the memories that a search answers with."""
         answer = self.send("POST", "/memories/search", {"query": query, "limit": 100})
         assert answer.status == 200, answer.text
-        return {result["id"] for result in answer.json()["results"]}
+        return {result["memory_id"] for result in answer.json()["results"]}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def memory(tenant: Tenant, word: str) -> Iterator[int]:
     """A memory with the word in it, found by a search; gone after the checks."""
     number = tenant.remember(f"{word} is what make verify wrote")
     try:
-        until(lambda: f"memory_log_{number}" in tenant.finds(word))
+        until(lambda: number in tenant.finds(word))
         yield number
     finally:
         tenant.send("DELETE", f"/memories/{number}")
@@ -73,12 +73,12 @@ def memory(tenant: Tenant, word: str) -> Iterator[int]:
 
 def test_written_memory_is_found(tenant: Tenant, word: str, memory: int) -> None:
     """What is written through the API is found by a search."""
-    assert f"memory_log_{memory}" in tenant.finds(word)
+    assert memory in tenant.finds(word)
 
 
 def test_other_tenant_finds_nothing(stranger: Tenant, word: str, memory: int) -> None:
     """Another tenant's search does not find it."""
-    assert f"memory_log_{memory}" not in stranger.finds(word)
+    assert memory not in stranger.finds(word)
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
@@ -99,10 +99,10 @@ def test_deleted_memory_is_found_no_more(tenant: Tenant) -> None:
     """What is deleted goes from the searches too."""
     word = uuid.uuid4().hex
     number = tenant.remember(f"{word} is soon forgotten")
-    until(lambda: f"memory_log_{number}" in tenant.finds(word))
+    until(lambda: number in tenant.finds(word))
     assert tenant.send("DELETE", f"/memories/{number}").status == 204
     assert tenant.send("GET", f"/memories/{number}").status == 404
-    until(lambda: f"memory_log_{number}" not in tenant.finds(word))
+    until(lambda: number not in tenant.finds(word))
 
 
 def test_document_is_found_by_its_passages(tenant: Tenant, stranger: Tenant) -> None:
@@ -114,7 +114,7 @@ def test_document_is_found_by_its_passages(tenant: Tenant, stranger: Tenant) -> 
     def passages(asker: Tenant) -> list[str]:
         answer = asker.send("POST", "/rag/query", {"query": word, "limit": 20})
         assert answer.status == 200, answer.text
-        return [result["id"] for result in answer.json()["results"] if word in (result["document"] or "")]
+        return [result["content"] for result in answer.json()["results"] if word in (result["content"] or "")]
 
     try:
         until(partial(passages, tenant))
