@@ -18,8 +18,9 @@ import httpx
 import pytest
 
 from support.own_postgres import none_left_below, ordinary, servers_below
+from support.ports import free_port
 from support.process import children, wait_until_gone
-from support.servers import Process, free_port
+from support.servers import Process
 from support.service import Service, bearer, child_environment, issue_key, run_app, service, uvicorn_argv
 
 DEADLINE_SECONDS = 30.0
