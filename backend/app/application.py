@@ -46,6 +46,8 @@ def create_app(settings: Settings) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
+        # a redirect would name the host that the client named, and lose TLS behind a gateway
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.metrics = Metrics()

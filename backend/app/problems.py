@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -184,7 +185,18 @@ async def _http_error(request: Request, error: Exception) -> ProblemResponse:
         return _no_json()
     phrase = HTTPStatus(error.status_code).phrase
     detail = f"{request.method} {request.url.path[:MAX_SHOWN]}: {phrase}"
-    return problem_response(error.status_code, phrase.lower().replace(" ", "-"), detail, error.headers)
+    headers = error.headers
+    if error.status_code == 405 and (allowed := _allowed(request)):
+        headers = {"Allow": allowed}
+    return problem_response(error.status_code, phrase.lower().replace(" ", "-"), detail, headers)
+
+
+def _allowed(request: Request) -> str | None:
+    """The methods of a path, all of them: the framework names those of one of its routes."""
+    for path, methods in sorted(request.app.openapi()["paths"].items(), key=lambda item: "{" in item[0]):
+        if re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.scope["path"]):
+            return ", ".join(sorted(method.upper() for method in methods))
+    return None
 
 
 async def _unexpected_error(_request: Request, error: Exception) -> ProblemResponse:

@@ -100,7 +100,11 @@ Metadata = Annotated[
 PageLimit = Annotated[int, Query_(ge=1, le=MAX_PAGE, description="How many at most.", examples=[50])]
 Cursor = Annotated[
     str | None,
-    Query_(max_length=MAX_CURSOR_CHARACTERS, description="`next` of the page before; the first page without."),
+    Query_(
+        max_length=MAX_CURSOR_CHARACTERS,
+        description="`next` of the page before; the first page without.",
+        json_schema_extra={"pattern": "^[1-9][0-9]{0,18}$"},
+    ),
 ]
 
 
@@ -126,6 +130,8 @@ class NewMemory(Request):
 
 class MemoryChange(Request):
     """What is to be different; at least one of both."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     content: Content | SkipJsonSchema[None] = None
     metadata: Metadata | SkipJsonSchema[None] = None

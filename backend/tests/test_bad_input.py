@@ -274,25 +274,32 @@ def test_a_body_of_another_kind_is_told_what_to_be(client: TestClient, path: str
     assert "content-type: application/json" in problem["detail"]
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/memories/1/2", "/memories/", "//memories", "/rag"])
+def test_unknown_paths_are_problems_too(client: TestClient, path: str) -> None:
+    is_problem(client.get(path, follow_redirects=False), 404, "not-found")
+
+
 @pytest.mark.parametrize(
-    ("method", "path", "status"),
+    ("method", "path", "allowed"),
     [
-        ("GET", "/nowhere", 404),
-        ("GET", "/memories/1/2", 404),
-        ("GET", "/rag/query", 405),
-        ("PUT", "/memories/1", 405),
-        ("HEAD", "/memories", 405),
-        ("HEAD", "/health", 405),
-        ("OPTIONS", "/memories", 405),
-        ("TRACE", "/memories", 405),
-        ("BREW", "/memories", 405),
+        ("GET", "/rag/query", "POST"),
+        ("GET", "/memories/search", "POST"),
+        ("PATCH", "/memories/search", "POST"),
+        ("DELETE", "/memories/search", "POST"),
+        ("PUT", "/memories/1", "DELETE, GET, PATCH"),
+        ("OPTIONS", "/memories/1", "DELETE, GET, PATCH"),
+        ("HEAD", "/memories", "GET, POST"),
+        ("TRACE", "/memories", "GET, POST"),
+        ("BREW", "/memories", "GET, POST"),
+        ("PUT", f"/rag/documents/{DOCUMENT}", "DELETE, GET"),
+        ("HEAD", "/health", "GET"),
     ],
 )
-def test_unknown_routes_and_methods_are_problems_too(client: TestClient, method: str, path: str, status: int) -> None:
+def test_unknown_methods_are_told_the_known_ones(client: TestClient, method: str, path: str, allowed: str) -> None:
     response = client.request(method, path)
-    assert response.status_code == status
+    assert response.status_code == 405
     assert response.headers["content-type"] == "application/problem+json"
-    assert (status == 405) == ("allow" in response.headers)
+    assert response.headers["allow"] == allowed
 
 
 def test_a_body_is_refused_before_it_is_read_to_its_end(client: TestClient) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import APIRouter, Body, HTTPException, Path, Response
 
 from app.api.auth import Caller
 from app.api.examples import FILTERS, LOCATION
@@ -50,6 +50,26 @@ async def list_memories(caller: Caller, services: Services, limit: PageLimit = 5
     return MemoryPage.of(records, limit)
 
 
+@router.post(
+    "/search",
+    responses=responses(
+        *CALLER, *BODY, "filter-refused", "text-refused", "dimension-mismatch", "embedding-unavailable", *CHROMA
+    ),
+)
+async def search(request: Annotated[MemorySearch, _Search], caller: Caller, services: Services) -> MemoryAnswer:
+    """The memories nearest to the query; none while nothing was ever remembered."""
+    started = time.perf_counter()
+    found = await services.semantic_memory.search(caller, request.query, request.limit, request.where)
+    services.metrics.searched("memory", degraded=found.degraded)
+    return MemoryAnswer.of(found, time.perf_counter() - started)
+
+
+@router.api_route("/search", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+async def search_otherwise() -> None:
+    """`search` is no memory's id."""
+    raise HTTPException(405)
+
+
 @router.get("/{memory_id}", responses=responses(*CALLER, "unknown-memory", "invalid-request"))
 async def get_memory(memory_id: MemoryId, caller: Caller, services: Services) -> Memory:
     """One memory."""
@@ -68,17 +88,3 @@ async def change_memory(
 async def forget(memory_id: MemoryId, caller: Caller, services: Services) -> None:
     """Forget it."""
     await services.memories.remove(caller, memory_id)
-
-
-@router.post(
-    "/search",
-    responses=responses(
-        *CALLER, *BODY, "filter-refused", "text-refused", "dimension-mismatch", "embedding-unavailable", *CHROMA
-    ),
-)
-async def search(request: Annotated[MemorySearch, _Search], caller: Caller, services: Services) -> MemoryAnswer:
-    """The memories nearest to the query; none while nothing was ever remembered."""
-    started = time.perf_counter()
-    found = await services.semantic_memory.search(caller, request.query, request.limit, request.where)
-    services.metrics.searched("memory", degraded=found.degraded)
-    return MemoryAnswer.of(found, time.perf_counter() - started)
