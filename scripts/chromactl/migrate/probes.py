@@ -64,8 +64,8 @@ class Probes:
 def distances(vectors: Matrix, embeddings: Matrix, space: str) -> tuple[Matrix, Matrix]:
     """Distances float64[k, n] of embeddings to vectors, and how far off float32 arithmetic may be, vectorised or not.
 
-    The rounding of a sum of products is a random walk: it grows with the root of its length. Measured on 0.4.24, 0.5.23
-    and 0.6.3 (x86), the largest was 0.4 of this bound for l2 and cosine and 0.7 for ip.
+    The rounding of a sum of products is a random walk: it grows with the root of its length. Measured on 0.6.3
+    (x86), the largest was 0.4 of this bound for l2 and cosine and 0.7 for ip.
     """
     # Not `@`: BLAS would start a thread a core, and these spin.
     products = np.einsum("kd,nd->kn", vectors, embeddings)
