@@ -121,8 +121,10 @@ class Retriever:
         requested = question.collections
         configured = [name for name in self._shared if name != EVERY]
         names = list(dict.fromkeys(requested if requested is not None else configured))
+        mine = tenant.collection("passage")
         live = self._store.collections()
-        if not live.keys() >= set(names):
+        # one's first document, too, is found as soon as it is indexed
+        if not live.keys() >= {*names, *([mine] if question.own else [])}:
             live = self._store.collections_now()
         absent = [name for name in names if name not in live or not self.serves(name)]
         if absent and requested is not None:
@@ -132,7 +134,7 @@ class Retriever:
         if requested is None and EVERY in self._shared:
             names = sorted({*names, *filter(self.serves, live)})
         metrics = {name: metric_of(live[name]) for name in names}
-        if question.own and (mine := tenant.collection("passage")) in live:
+        if question.own and mine in live:
             metrics["your own documents"] = metric_of(live[mine])
             names.append(mine)
         if len(set(metrics.values())) > 1:
