@@ -36,10 +36,21 @@ def _template(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-def ready_url(postgres: Postgres, _template: str, database_url: str) -> str:
+def ready_url(postgres: Postgres, _template: str) -> str:
     """A new database with the tables, for embeddings of dimension DIMENSION."""
-    name = database_url.rpartition("/")[2]
+    return _ready(postgres, _template)
+
+
+@pytest.fixture(scope="module")
+def module_ready_url(postgres: Postgres, _template: str) -> str:
+    """The same for a whole module."""
+    return _ready(postgres, _template)
+
+
+def _ready(postgres: Postgres, template: str) -> str:
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name}".encode())
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_template}".encode())
-    return database_url
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+    return url

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 from sqlalchemy import make_url
 
 from app.core.database.direct import Connection, connected
 from app.core.index.gate import Gate, passes
 from app.core.memory.tenant import Kind, Tenant
 from support.databases import new_database
-from support.indexes import ANN, DEADLINE_SECONDS, Place
+from support.indexes import ANN, DEADLINE_SECONDS, Place, raw_data
 from support.servers import Server
 from support.service import index_worker
 
@@ -44,6 +45,12 @@ def behind_another_gate(place: Place) -> Tenant:
         return next(tenant for tenant in candidates if Gate(connection, tenant, "memory").close())
 
 
+def behind_gates_of_their_own(place: Place) -> Tenant:
+    """A tenant whose gate is not ANN's."""
+    with closed(place, ANN):
+        return behind_another_gate(place)
+
+
 def passed(connection: Connection) -> set[bool]:
     return {row[0] for row in connection.execute(PASSES).fetchall()}
 
@@ -62,6 +69,27 @@ def test_workers_leave_what_is_behind_a_closed_gate_and_go_on_with_the_rest(plac
             assert place.chroma.counts() == {bob.collection("memory"): 5}
             gate.open()
             place.wait_for_workers()
+    place.assert_indexed()
+
+
+def test_a_record_waits_for_every_gate_that_it_has_to_do_with(place: Place) -> None:
+    """An id that was one tenant's is another's now: the one's event comes first, and the other's gate is closed."""
+    bob = behind_gates_of_their_own(place)
+    place.remember(ANN, range(1))
+    ((id_,),) = place.sql("DELETE FROM memory_logs RETURNING id")
+    place.sql(
+        "INSERT INTO memory_logs (id, user_id, project_id, raw_data) VALUES (%s, %s, %s, %s)",
+        *(id_, bob.user_id, bob.project_id, Jsonb(raw_data(1))),
+    )
+    place.remember(ANN, range(5))
+    with closed(place, bob) as gate, index_worker(place.folder, place.variables):
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while (waiting := place.sql("SELECT DISTINCT memory_id FROM outbox")) != [(id_,)]:
+            assert time.monotonic() < deadline, waiting
+            time.sleep(0.1)
+        assert place.chroma.counts() == {ANN.collection("memory"): 5}
+        gate.open()
+        place.wait_for_workers()
     place.assert_indexed()
 
 

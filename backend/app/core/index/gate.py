@@ -24,9 +24,9 @@ def _gate(user: str, project: str, kind: str) -> str:
     return f"{_SPACE}, hashtext({user} || chr(1) || {project} || chr(1) || {kind}) & {_GATES - 1}"
 
 
-def passes(outbox: str) -> str:
-    """SQL: whether an event, of the outbox by this alias, may be taken in this transaction."""
-    return f"pg_try_advisory_xact_lock_shared({_gate(f'{outbox}.user_id', f'{outbox}.project_id', f'{outbox}.kind')})"
+def passes(row: str) -> str:
+    """SQL: whether the collection that a row by this alias has to do with may be written to in this transaction."""
+    return f"pg_try_advisory_xact_lock_shared({_gate(f'{row}.user_id', f'{row}.project_id', f'{row}.kind')})"
 
 
 class Gate:

@@ -48,8 +48,9 @@ _TAKE = f"""
 # One statement, so that records and events are of one moment. Record by record, so that no statistics of a table that
 # is now empty and now full can talk the planner into reading it all. What is left out: records of which somebody else
 # holds an event, as where an event with a smaller number was committed later than one that is in hand. What is locked
-# but not among the events: those that have been put off to come after these.
-_READ = text("""
+# but not among the events: those that have been put off to come after these. It is left out too where the gate of any
+# place that it has to do with is closed: its first event has passed only its own.
+_READ = text(f"""
     SELECT head.memory_id, e.events, e.attempts, e.since, e.operation, e.places, d.places AS given_up,
            m.user_id, m.project_id, m.kind, m.raw_data, m.revision, m.created_at, m.embedding
     FROM unnest(CAST(:memory_ids AS bigint[])) WITH ORDINALITY AS head (memory_id, turn)
@@ -58,11 +59,13 @@ _READ = text("""
                array_agg(x.id) FILTER (WHERE x.attempts > 0 OR x.next_attempt_at <= now()) AS events,
                max(x.attempts) AS attempts, min(x.created_at) AS since,
                (array_agg(x.operation ORDER BY x.id DESC))[1] AS operation,
-               jsonb_agg(DISTINCT jsonb_build_array(x.user_id, x.project_id, x.kind)) AS places
+               jsonb_agg(DISTINCT jsonb_build_array(x.user_id, x.project_id, x.kind)) AS places,
+               bool_and({gate.passes("x")}) AS passed
         FROM (SELECT * FROM outbox o WHERE o.memory_id = head.memory_id FOR UPDATE SKIP LOCKED) x
     ) e
     CROSS JOIN LATERAL (
-        SELECT jsonb_agg(jsonb_build_array(d.user_id, d.project_id, d.kind)) AS places
+        SELECT jsonb_agg(jsonb_build_array(d.user_id, d.project_id, d.kind)) AS places,
+               coalesce(bool_and({gate.passes("d")}), true) AS passed
         FROM dead_letters d WHERE d.memory_id = head.memory_id
     ) d
     LEFT JOIN LATERAL (
@@ -71,8 +74,9 @@ _READ = text("""
         FROM memory_logs m WHERE m.id = head.memory_id OFFSET 0
     ) m ON true
     WHERE e.locked = (SELECT count(*) FROM outbox o WHERE o.memory_id = head.memory_id) AND e.events IS NOT NULL
+      AND e.passed AND d.passed AND (m.kind IS NULL OR {gate.passes("m")})
     ORDER BY head.turn
-""")
+""")  # noqa: S608 (our own text)
 # What was given up before is right now too.
 _DONE = text("""
     WITH letters AS (DELETE FROM dead_letters WHERE memory_id = ANY(:memory_ids))

@@ -131,7 +131,7 @@ class Fill:
             rows.current[:] = False
         need = [row for row in range(len(rows)) if not rows.current[row]]
         rows.vectors[need] = np.nan
-        empty = {row: "it has no content" for row in need if "content" not in rows.raw_datas[row]}
+        empty = {row: "it has no text" for row in need if not isinstance(rows.raw_datas[row].get("content"), str)}
 
         def embed(part: Sequence[int]) -> None:
             rows.vectors[list(part)] = self._tools.embedder.embed([text_of(rows.raw_datas[row]) for row in part])
