@@ -42,7 +42,7 @@ class Here:
     def found(self, query: str) -> list[str]:
         """The contents of the memories that are found."""
         answer = self.http.post("/memories/search", json={"query": query, "limit": 100}).raise_for_status().json()
-        return [json.loads(result["document"])["content"] for result in answer["results"]]
+        return [str(result["content"]) for result in answer["results"]]
 
 
 def until(check: Callable[[], bool]) -> None:
