@@ -82,17 +82,18 @@ def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
 def present(client: ChromaClient, name: str) -> Collection:
     """The collection that is meant by the name at this moment; chromadb's NotFoundError when there is none.
 
-    Between the two renames of a rebuild that is the old one, for writers as for searchers. So a rebuild that was cut
-    off there costs nothing, whenever somebody sees to it.
+    Between the two renames of a swap that is the old one, for writers as for searchers. So a swap that was cut off
+    there costs nothing, whenever somebody sees to it.
     """
-    # the first once more, because the second rename may have come in between
+    # a rebuild's by its name, which is always the same; the list of all collections may be long
     for asked in (name, replaced_name(name)):
         try:
             return client.get(asked)
         except Exception as error:
             if not is_not_found(error):
                 raise
-    return client.get(name)
+    # the name once more, because the second rename may have come in between
+    return by_name(client.collections()).get(name) or client.get(name)
 
 
 def present_or_new(client: ChromaClient, name: str) -> Collection:
