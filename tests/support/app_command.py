@@ -13,6 +13,7 @@ import pytest
 
 from app.cli.main import main
 from app.config import Settings
+from support.loggers import loggers_as_they_were
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,11 @@ def app_in(
         monkeypatch.setattr(sys, "argv", ["app", *arguments])
         capfd.readouterr()
         code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        with loggers_as_they_were():
+            try:
+                main()
+            except SystemExit as stop:
+                code = int(stop.code or 0)
         out, err = capfd.readouterr()
         return Ended(code, out, err)
 

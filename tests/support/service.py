@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import io
 import itertools
-import logging
 import os
 import subprocess
 import sys
@@ -200,10 +199,8 @@ def app_in_process(folder: Path, variables: Mapping[str, str], *arguments: str) 
     from app.cli.main import main
 
     out, err = io.StringIO(), io.StringIO()
-    logger = logging.getLogger("app")
-    before = logger.handlers[:]
-    logger.handlers.clear()  # they write to another stderr
     with (
+        loggers_as_they_were(),
         mock.patch.dict(os.environ, child_environment(**variables), clear=True),
         mock.patch.object(sys, "argv", ["app", *arguments]),
         contextlib.chdir(folder),
@@ -215,8 +212,6 @@ def app_in_process(folder: Path, variables: Mapping[str, str], *arguments: str) 
             code = 0
         except SystemExit as ended:
             code = int(ended.code or 0)
-        finally:
-            logger.handlers[:] = before
     return subprocess.CompletedProcess(["app", *arguments], code, out.getvalue(), err.getvalue())
 
 
