@@ -66,6 +66,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
     folder = tmp_path_factory.mktemp("no-configuration")
     with none_left_below(folder):
         with serving(folder) as running:
+            assert running.found("anything") == []  # the directory is made on first use
             yield running
 
 
