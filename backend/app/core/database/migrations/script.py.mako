@@ -10,8 +10,3 @@ down_revision = ${repr(down_revision)}
 
 def upgrade() -> None:
     """Expand: old and new code both run on the result."""
-
-
-def downgrade() -> None:
-    """Back, where nothing is lost by it."""
-    raise NotImplementedError

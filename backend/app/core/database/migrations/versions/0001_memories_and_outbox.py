@@ -138,6 +138,4 @@ def upgrade() -> None:
     op.execute(TRIGGERS)
 
 
-def downgrade() -> None:
-    """There is nothing before it, and dropping it would lose every memory."""
-    raise NotImplementedError
+# There is no way back: nothing is before it, and dropping it would lose every memory.
