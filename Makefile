@@ -17,8 +17,10 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 PLAYBOOK = $(BIN)/ansible-playbook -i inventories/$(ENV)
 # Empty is unset: else every Python process that is started would compile its modules anew, which takes it 2 s.
 export PYTHONDONTWRITEBYTECODE :=
-# The integration tests wait about as long as they compute.
-TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
+# The integration tests wait about as long as they compute. Each worker has servers of its own, so four are enough.
+TEST_WORKERS ?= $(shell n=$$(nproc); echo $$((n < 3 ? n + 1 : 4)))
+# Whatever hangs, even after the last test, ends with the stacks of all threads; the number of seconds follows.
+PYTEST_WITHIN = timeout --foreground --signal=ABRT --kill-after=60
 
 .PHONY: help setup wheels quickstart check lint test verify bench bench-service docs lock stop clean
 
@@ -60,10 +62,10 @@ lint: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict -q
 
 check: lint ## Lint, types, unit, policy and template tests; no Docker, no network
-	@$(BIN)/python -m pytest -q tests/unit tests/policy tests/templates backend/tests
+	@$(PYTEST_WITHIN) 1200 $(BIN)/python -X faulthandler -m pytest -q tests/unit tests/policy tests/templates backend/tests
 
 test: check ## Everything: check, then the integration tests against real servers (TEST_WORKERS=0: in one process)
-	@$(BIN)/python -m pytest -q --numprocesses $(TEST_WORKERS) --dist worksteal --durations 10 tests/integration
+	@$(PYTEST_WITHIN) 3600 $(BIN)/python -X faulthandler -m pytest -q --numprocesses $(TEST_WORKERS) --dist worksteal --durations 10 tests/integration
 
 bench: setup ## Measure a whole migration against bare inserts, into docs/ (BENCH_FLAGS=--large for a large one too)
 	@$(BIN)/python bench/migrate.py --json docs/benchmarks.json --chart docs/benchmarks.svg \

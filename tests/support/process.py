@@ -28,15 +28,14 @@ class Running:
         self._children: list[int] = []
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CHROMACTL_")}
         self.process = subprocess.Popen(  # noqa: S603 (the tests' own arguments)
-            [*before, sys.executable, "-m", "chromactl", *arguments],
+            # A shell's background job ignores Ctrl-C; what is tested here must not have inherited that.
+            ["env", "--default-signal=INT", *before, sys.executable, "-m", "chromactl", *arguments],  # noqa: S607
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A shell's background job ignores Ctrl-C; what is tested here must not have inherited that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
         )
 
     def until(self, seen: Callable[[], bool]) -> bool:

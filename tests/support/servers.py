@@ -9,7 +9,6 @@ A server listens on loopback only, writes its log beside its data, dies with the
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import shutil
@@ -42,17 +41,13 @@ PORT_ATTEMPTS = 5
 # 1.x is one library with a command line; it needs none of the Python packages that its wheel names.
 _RUN_RUST = "import sys, chromadb_rust_bindings as b; b.cli(['chroma', 'run', *sys.argv[1:]])"
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the CA bundle for every request would take longest
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG = 1
+# SIGTERM, so that a parent of workers can end them too. By a program of its own: a function that Python calls in the
+# child may wait for ever for a lock that a thread of ours held at the fork.
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig=TERM", "--")
 
 
 class ServerDied(AssertionError):
     """The process ended, or never answered, before it was ready. The message ends with its log."""
-
-
-def _die_with_parent() -> None:
-    # SIGTERM, so that a parent of workers can end them too
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass
@@ -69,13 +64,12 @@ class Process(AbstractContextManager["Process"]):
         """Start it; its output is appended to the log."""
         with self.log.open("ab") as out:
             self._popen = subprocess.Popen(  # noqa: S603 (argv comes from the tests)
-                list(self.argv),
+                [*_DIE_WITH_PARENT, *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=self.env,
                 cwd=self.cwd,
-                preexec_fn=_die_with_parent,
             )
         return self
 

@@ -8,7 +8,6 @@ and we would read from, or write to, the stranger's database. It ends with SIGTE
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import logging
 import os
@@ -33,10 +32,19 @@ STARTS = 6
 STOP_SECONDS = 60.0
 END_SECONDS = 1.0
 LOG_BYTES = 64 * 2**10
-_PR_SET_PDEATHSIG = 1
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the well-known authorities for every request takes longest
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_PROGRAM = "import sys, chromadb_rust_bindings; chromadb_rust_bindings.cli(['chroma', *sys.argv[1:]])"
+# Between fork and exec of a process with threads no Python may run, so the server sees to its end with us by itself.
+_PROGRAM = """
+import ctypes, os, signal, sys
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+parent, *arguments = sys.argv[1:]
+if os.getppid() != int(parent):
+    sys.exit("chromactl ended before its server began")
+import chromadb_rust_bindings
+chromadb_rust_bindings.cli(["chroma", *arguments])
+"""
 
 
 class OwnServer:
@@ -76,13 +84,14 @@ class OwnServer:
             raise
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", _PROGRAM, "run", "--path", str(self._directory)]
+        command = [sys.executable, "-c", _PROGRAM, str(os.getpid()), "run", "--path", str(self._directory)]
         return subprocess.Popen(  # noqa: S603 (our own interpreter)
             [*command, "--host", "127.0.0.1", "--port", "0"],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            preexec_fn=_end_with_parent,
+            # Ctrl-C goes to the whole group of a terminal; the server has to outlive our own clean-up.
+            process_group=0,
         )
 
     def _is_well(self, probe: str) -> bool:
@@ -160,9 +169,3 @@ class OwnServer:
 
 def _get(url: str, seconds: float) -> httpx.Response:
     return httpx.get(url, timeout=seconds, trust_env=False, verify=_NO_TLS)
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    # Ctrl-C goes to the whole group of a terminal; the server has to outlive our own clean-up.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
