@@ -131,9 +131,9 @@ class Rig:
         """The ids of the records that the collection of memories holds."""
         return sorted(int(id_.removeprefix("memory_log_")) for id_ in self.found(tenant=tenant))
 
-    def database(self, timeout_seconds: float = 5.0) -> Database:
+    def database(self, timeout_seconds: float = 5.0, **more: float) -> Database:
         """A pool of connections, as each worker has one of its own."""
-        self.opened.append(Database(database_url(SecretStr(self.url)), 5, timeout_seconds))
+        self.opened.append(Database(database_url(SecretStr(self.url)), 5, timeout_seconds, **more))
         return self.opened[-1]
 
     async def close(self) -> None:

@@ -19,6 +19,7 @@ from app.core.chroma.client import ChromaClient, persistent_client
 from app.core.chroma.failures import Target
 from app.core.chroma.session import Session
 from app.core.chroma.writer import Entries, IndexWriter
+from app.core.embedding.hashing import HashingEmbedder
 from app.core.errors import (
     ChromaTimeout,
     ChromaUncertain,
@@ -26,6 +27,7 @@ from app.core.errors import (
     EmbeddingUnavailable,
     TextRefused,
 )
+from app.core.index import vectors
 from app.core.index.indexer import Unexpected
 from app.core.index.tombstones import Tombstones
 from app.core.memory.tenant import Kind, Tenant
@@ -388,6 +390,35 @@ async def test_a_worker_that_lost_its_session_does_not_leave_what_it_wrote_too_l
     await drain(other)
     assert rig.contents() == [changed]
     assert rig.found()[f"memory_log_{changed}"][0] == '{"content":"new","metadata":{}}'
+
+
+@scenario
+async def test_what_an_abandoned_worker_has_in_hand_is_taken_by_another(rig: Rig) -> None:
+    stalled, second = rig.database(abandoned_seconds=0.5), rig.database()
+    gate = Gate(rig.session)
+    waiting = rig.remember("waiting")
+    gate.close()
+    batch = asyncio.create_task(rig.indexer(stalled, writer=gate).step())
+    await until(gate.reached)
+    other = rig.indexer(second)
+    while not (await other.step()).taken:
+        await asyncio.sleep(0.05)
+    assert rig.contents() == [waiting]
+    gate.opened.set()
+    with pytest.raises(DatabaseUnavailable):
+        await batch
+
+
+@scenario
+async def test_a_writer_does_not_wait_for_a_worker_that_stands_still_where_it_keeps_embeddings(rig: Rig) -> None:
+    database = rig.database()
+    kept = rig.remember("old")
+    vector = HashingEmbedder(DIMENSION).embed(["old"])[0]
+    async with database.autocommit() as connection:
+        assert await vectors.keep(connection, {(kept, 1): vector}, "a model") == []
+        with psycopg.connect(rig.url, options="-c lock_timeout=1s") as writer:
+            writer.execute("UPDATE memory_logs SET embedding_model = 'another'")
+    assert rig.sql("SELECT embedding_model FROM memory_logs") == [("another",)]
 
 
 @scenario

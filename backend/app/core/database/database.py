@@ -36,6 +36,9 @@ MAX_PASSWORD_FILE_BYTES = 4096
 CONNECT_SECONDS = 3
 # A server that lives says itself, by its statement_timeout, that the time is up. One that hangs is hung up on then.
 GRACE_SECONDS = 1.0
+# A process that was stopped, or whose machine was, holds on to what it had locked no longer than this. The longest rest
+# between two statements is a batch of the index worker: all its embeddings, and Chroma's answer.
+ABANDONED_SECONDS = 900
 # After it could not be reached everybody is told at once for this long, instead of queueing up to find out as well.
 SILENCE_SECONDS = 1.0
 WAITING_PER_CONNECTION = 8
@@ -75,7 +78,9 @@ class Database:
     Overloaded, and comes after a bounded wait.
     """
 
-    def __init__(self, url: URL, pool_size: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, url: URL, pool_size: int, timeout_seconds: float, abandoned_seconds: float = ABANDONED_SECONDS
+    ) -> None:
         port = f":{url.port}" if url.port else ""
         self.target = f"PostgreSQL at {url.host}{port}" if url.host else "PostgreSQL at its socket"
         self.url = url
@@ -94,7 +99,8 @@ class Database:
                 "connect_timeout": CONNECT_SECONDS,
                 "application_name": "chroma-stack",
                 "client_encoding": "utf8",  # whatever PGCLIENTENCODING says
-                "options": f"-c statement_timeout={round(timeout_seconds * 1000)} -c timezone=UTC",
+                "options": f"-c statement_timeout={round(timeout_seconds * 1000)} -c timezone=UTC "
+                f"-c idle_in_transaction_session_timeout={round(abandoned_seconds * 1000)}",
                 # a host that vanished is noticed: 5 s idle, then 3 probes, one a second; 8 s where an answer is due
                 "keepalives_idle": 5,
                 "keepalives_interval": 1,
@@ -111,14 +117,27 @@ class Database:
 
         It is `bounded` to the configured seconds as a whole, or else each statement of it alone is.
         """
+        async with (
+            self._connected(self._timeout + GRACE_SECONDS if bounded else None) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """Each statement is a transaction: the server ends it, and its locks, whatever becomes of us in between."""
+        async with self._connected(self._timeout + GRACE_SECONDS) as connection:
+            yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @asynccontextmanager
+    async def _connected(self, seconds: float | None) -> AsyncIterator[AsyncConnection]:
         token = self._admit()
-        watch = _Watch(self._timeout + GRACE_SECONDS if bounded else None)
+        watch = _Watch(seconds)
         unavailable = False
         try:
             async with self._engine.connect() as connection:
                 with watch.over(connection):
-                    async with connection.begin():
-                        yield connection
+                    yield connection
         except PoolTimeout:
             unavailable = self._silence.on
             raise Overloaded("All connections to PostgreSQL are in use.", hint="If it lasts, add workers.") from None

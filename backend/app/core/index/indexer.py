@@ -176,7 +176,8 @@ class Indexer:
             trouble = error
         if made:
             revisions = {id_: task.present.revision for id_, task in present.items() if task.present}
-            async with self._database.begin() as connection:
+            # a writer of these records must not wait for a worker that was stopped before it could commit
+            async with self._database.autocommit() as connection:
                 keyed = {(id_, revisions[id_]): vector for id_, vector in made.items()}
                 locked = await vectors.keep(connection, keyed, self._embedder.model)
             batch.hold([present[id_] for id_ in locked], "Its embedding could not be stored: somebody has locked it.")
