@@ -100,7 +100,8 @@ def test_no_embedding_function_is_stamped_on(moved: Pair, collection: str) -> No
     """With "default" stamped on it, an application's own function would be refused by Chroma's client."""
     before, after = (database.description(collection)["configuration_json"]["embedding_function"] for database in moved)
     assert after == before is None
-    assert moved[1].client().get_collection(collection, embedding_function=Own()).name == collection
+    with moved[1].client() as client:
+        assert client.get_collection(collection, embedding_function=Own()).name == collection
 
 
 def test_an_embedding_function_is_carried_over_as_data(moved: Pair) -> None:

@@ -88,11 +88,13 @@ def without_field(target: Database) -> None:
 
 
 def null_field(target: Database) -> None:
-    target.client().get_collection(CORPUS, embedding_function=None).update(ids=[ONE], metadatas=[{"author": None}])
+    with target.client() as client:
+        client.get_collection(CORPUS, embedding_function=None).update(ids=[ONE], metadatas=[{"author": None}])
 
 
 def stale_field(target: Database) -> None:
-    target.client().get_collection(CORPUS, embedding_function=None).update(ids=[ONE], metadatas=[{"lang": "english"}])
+    with target.client() as client:
+        client.get_collection(CORPUS, embedding_function=None).update(ids=[ONE], metadatas=[{"lang": "english"}])
 
 
 def line_as_float(target: Database) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import ssl
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -104,15 +105,23 @@ class Database:
 
     # Reading
 
-    def client(self) -> chromadb.api.ClientAPI:
+    @contextmanager
+    def client(self) -> Iterator[chromadb.api.ClientAPI]:
         """Chroma's own client."""
-        return chromadb.HttpClient(
+        client = chromadb.HttpClient(
             host="127.0.0.1",
             port=self.server.port,
             headers=self.server.credentials,
             database=self.name,
             settings=Settings(anonymized_telemetry=False, chroma_server_ssl_verify=False),  # see _NO_TLS
         )
+        try:
+            yield client
+        finally:
+            made = cast(Any, client)
+            made.close()
+            for one in (made, made._admin_client):
+                one._server._session.close()  # which that leaves open
 
     def names(self) -> list[str]:
         return sorted(entry["name"] for entry in self.request("GET", "/collections"))
@@ -143,17 +152,19 @@ class Database:
                 "POST", f"/collections/{self._key(collection)}/get", {"include": include}
             )
             return answer
-        found = self.client().get_collection(collection, embedding_function=None)
-        return cast("Mapping[str, Any]", found.get(include=cast("Any", include)))
+        with self.client() as client:
+            found = client.get_collection(collection, embedding_function=None)
+            return cast("Mapping[str, Any]", found.get(include=cast("Any", include)))
 
     def _query(self, collection: str, vector: NDArray[np.float64], include: list[str]) -> Mapping[str, Any]:
         if self.server.version == "0.4.24":
             body = {"query_embeddings": [vector.tolist()], "n_results": 50, "include": include}
             answer: dict[str, Any] = self.request("POST", f"/collections/{self._key(collection)}/query", body)
             return answer
-        found = self.client().get_collection(collection, embedding_function=None)
-        answers = found.query(query_embeddings=[vector.tolist()], n_results=50, include=cast("Any", include))
-        return cast("Mapping[str, Any]", answers)
+        with self.client() as client:
+            found = client.get_collection(collection, embedding_function=None)
+            answers = found.query(query_embeddings=[vector.tolist()], n_results=50, include=cast("Any", include))
+            return cast("Mapping[str, Any]", answers)
 
     def metric(self, collection: str) -> str:
         """The metric that the index really uses, told from its distances to one of its own vectors."""

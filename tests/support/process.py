@@ -133,7 +133,9 @@ def wait_until_gone(pids: Iterable[int], seconds: float = DEADLINE_SECONDS) -> N
             descriptor = os.pidfd_open(pid)
             try:
                 left = max(0.0, deadline - time.monotonic())
-                assert select.select([descriptor], [], [], left)[0], f"process {pid} outlived the one that started it"
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                assert poll.poll(1000 * left), f"process {pid} outlived the one that started it"
             finally:
                 os.close(descriptor)
 
