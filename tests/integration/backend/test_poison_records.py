@@ -10,6 +10,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def remember(caller: Caller, *contents: str) -> list[int]:
         assert answer.status_code == 201, answer.text
         return int(answer.json()["id"])
 
-    return asyncio.run(caller.each([lambda client, one=one: post(client, one) for one in contents]))  # type: ignore[misc]
+    return asyncio.run(caller.each([partial(post, content=one) for one in contents]))
 
 
 def change(caller: Caller, memory: int, **fields: Any) -> None:
@@ -107,7 +108,7 @@ def all_found(caller: Caller, *contents: str) -> bool:
         assert answer.json()["degraded"] is False
         return [result["content"] for result in answer.json()["results"]] == [content]
 
-    return all(asyncio.run(caller.each([lambda client, one=one: search(client, one) for one in contents])))  # type: ignore[misc]
+    return all(asyncio.run(caller.each([partial(search, content=one) for one in contents])))
 
 
 def texts(name: str) -> list[str]:

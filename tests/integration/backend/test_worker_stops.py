@@ -1,4 +1,4 @@
-"""`app worker` is told to stop in the middle of a batch: that batch is finished, once, and the rest is left to others."""
+"""`app worker` is told to stop in the middle of a batch: that batch is finished, once; the rest is left to others."""
 
 from __future__ import annotations
 
