@@ -130,6 +130,18 @@ def for_chroma(whole: Stack, caller: Caller) -> int:
     return int(memory)
 
 
+def waiting_after_the_first_try(whole: Stack) -> list[int]:
+    """Whose events are left when one has been tried in vain. A batch's are struck off at one moment."""
+    rows: list[tuple[int, int]] = []
+
+    def tried() -> bool:
+        rows[:] = whole.sql("SELECT memory_id, attempts FROM outbox")
+        return any(attempts for _, attempts in rows)
+
+    until(tried, "it is tried")
+    return [memory for memory, _ in rows]
+
+
 def tried_until_given_up(whole: Stack, memory: int) -> dict[str, Any]:
     """Let the time pass that it waits for; its dead letter, as the operator sees it."""
 
@@ -160,7 +172,8 @@ def test_a_poison_record_holds_up_nobody_and_is_indexed_once_it_is_repaired(
     memory = poison(whole, ann)
     remember(ann, *texts("with"))
     remember(bob, *texts("elsewhere"))
-    whole.have_workers(1)
+    whole.begin_worker()
+    assert waiting_after_the_first_try(whole) == [memory]
     until(lambda: all_found(ann, *texts("before"), *texts("with")), "the tenant's others are found")
     until(lambda: all_found(bob, *texts("elsewhere")), "another tenant's are found")
     remember(ann, *texts("after"))
