@@ -89,8 +89,8 @@ def migration(source: Path, target: Server, database: str) -> list[str]:
 def test_migrations_into_the_same_server_meanwhile(whole: Stack, tmp_path: Path) -> None:
     """Two of them, of directories, one into the database that the index is in; one run at a time has a database."""
     wanted = {
-        DEFAULT: [Made("pets", "cosine", plain(4000, 32)), Made("odds.and-ends", "l2", nasty(lists=False))],
-        "archive": [Made("letters", "ip", plain(4000, 32, seed=2)), Made("pets", "l2", plain(500, seed=3))],
+        DEFAULT: [Made("pets", "cosine", plain(2500, 32)), Made("odds.and-ends", "l2", nasty(lists=False))],
+        "archive": [Made("letters", "ip", plain(2500, 32, seed=2)), Made("pets", "l2", plain(500, seed=3))],
     }
     sources = {
         DEFAULT: left_by("0.6.3", tmp_path, DEFAULT, *wanted[DEFAULT]),
