@@ -6,7 +6,7 @@ Compared record by record by an independent reader: four processes on one direct
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,10 @@ async def write(callers: Sequence[Caller], number: int) -> None:
         made = await client.post("/rag/documents", json={"content": DOCUMENT, "source": "almanac"})
         assert made.status_code == 201, made.text
 
-    work = [document, *(partial(remember, one=one) for one in range(number))]
+    work: list[Callable[[httpx.AsyncClient], Awaitable[None]]] = [
+        document,
+        *(partial(remember, one=one) for one in range(number)),
+    ]
     await asyncio.gather(*(caller.each(work) for caller in callers))
 
 
