@@ -50,7 +50,8 @@ class Caller:
 
     def client(self) -> httpx.AsyncClient:
         """What its requests go through."""
-        limits = httpx.Limits(max_connections=AT_ONCE)
+        # sooner than the service hangs up on an idle connection (5 s), so that both do not happen at once
+        limits = httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=2)
         return httpx.AsyncClient(
             base_url=self.url, headers=self.headers, timeout=60, trust_env=False, limits=limits, verify=_NO_TLS
         )
