@@ -10,7 +10,7 @@ import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,8 @@ class Caller:
 
     def client(self) -> httpx.AsyncClient:
         """What its requests go through."""
-        limits = httpx.Limits(max_connections=AT_ONCE)
+        # sooner than the service hangs up on an idle connection (5 s), so that both do not happen at once
+        limits = httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=2)
         return httpx.AsyncClient(
             base_url=self.url, headers=self.headers, timeout=60, trust_env=False, limits=limits, verify=_NO_TLS
         )
@@ -83,6 +84,12 @@ class Stack:
         """To compare PostgreSQL with Chroma."""
         return Truth(self.database_url, self.chroma.url)
 
+    @property
+    def serving(self) -> Service:
+        """The service itself."""
+        assert self.api is not None
+        return self.api
+
     def sql(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """In a transaction of its own."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
@@ -101,8 +108,7 @@ class Stack:
             finally:
                 await database.close()
 
-        assert self.api is not None
-        return Caller(self.api.url, tenant, bearer(asyncio.run(issue())))
+        return Caller(self.serving.url, tenant, bearer(asyncio.run(issue())))
 
     # Index workers
 
@@ -177,7 +183,7 @@ def local_ports(pid: int) -> set[int]:
 
 @contextmanager
 def stack(folder: Path, chroma: Server, database_url: str, *, api_workers: int, **variables: str) -> Iterator[Stack]:
-    """The service with so many API workers, on a database that has the tables."""
+    """The service with so many API workers (0: without it), on a database that has the tables."""
     settings = {
         "CHROMA_MODE": "http",
         "CHROMA_HOST": "127.0.0.1",
@@ -189,7 +195,9 @@ def stack(folder: Path, chroma: Server, database_url: str, *, api_workers: int, 
     }
     made = Stack(folder, chroma, database_url, settings)
     try:
-        with service(folder, settings, workers=api_workers) as made.api:
+        with ExitStack() as held:
+            if api_workers:
+                made.api = held.enter_context(service(folder, settings, workers=api_workers))
             yield made
     finally:
         for worker in made.workers:

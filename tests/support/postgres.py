@@ -6,13 +6,14 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 
 from app.core.database.programs import as_somebody, prepare, programs
 from support.ports import free_port
+from support.process import children, wait_until_gone
 from support.servers import PORT_ATTEMPTS, Process, ServerDied
 
 USER = "postgres"
@@ -77,6 +78,17 @@ class Postgres:
         """Fast shutdown (or another signal), and wait until it is gone."""
         if self._process is not None:
             self._process.stop(number)
+
+    def kill(self) -> None:
+        """The crash: SIGKILL to every process of it, the first one first."""
+        if self._process is not None:
+            os.kill(self.pid, signal.SIGSTOP)  # so that it starts no more
+            others = children(self.pid)
+            self._process.kill()
+            for pid in others:
+                with suppress(ProcessLookupError):  # they notice, and end by themselves
+                    os.kill(pid, signal.SIGKILL)
+            wait_until_gone(others)
 
     def start(self) -> None:
         """Again, on the same port, with the same data."""

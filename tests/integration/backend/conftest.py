@@ -13,6 +13,8 @@ from app.core.database.upgrade import upgrade
 from support.postgres import Postgres
 from support.service import DIMENSION
 
+pytest.register_assert_rewrite("support.killable")
+
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:

@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database.database import Database
 from app.core.embedding.hashing import HashingEmbedder
-from app.core.index import outbox, vectors
+from app.core.index import dead_letters, outbox, vectors
+from app.core.index.dead_letters import DeadLetters, Selection
 from app.core.index.outbox import Place, Task
 from app.core.memory.tenant import Tenant
 from support.indexing import Rig, new_tenant, scenario
@@ -155,6 +156,22 @@ async def test_dead_letters_of_one_record_are_one(rig: Rig) -> None:
             await outbox.bury(connection, tasks[0], error)
         assert rig.letters() == [(record, 1, error)]
         rig.change(record, f"after the {error}")
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["replay", "drop"])
+@scenario
+async def test_more_dead_letters_than_are_taken_at_once_are_all_taken(rig: Rig, again: bool) -> None:
+    number = dead_letters.AT_ONCE + 1
+    rig.sql(
+        "INSERT INTO dead_letters (memory_id, user_id, project_id, kind, operation, attempts, last_error, created_at) "
+        "SELECT n, 'ann', 'first', 'memory', 'upsert', 3, 'refused', now() FROM generate_series(1, %s) n",
+        number,
+    )
+    letters = DeadLetters(rig.database(30))
+    everything = Selection(tenant="ann/first")
+    assert await (letters.replay(everything) if again else letters.drop(everything)) == number
+    assert rig.letters() == []
+    assert rig.sql("SELECT count(DISTINCT memory_id) FROM outbox") == [(number if again else 0,)]
 
 
 @scenario

@@ -103,7 +103,9 @@ async def _slice(connection: AsyncConnection, selection: Selection, *, again: bo
     if not again:
         return int((await connection.execute(select(func.count()).select_from(taken))).scalar_one())
     events = select(*[taken.c[name] for name in names], literal("replay"))
-    result = await connection.execute(insert(outbox).from_select([*names, "operation"], events))
+    # or else the number of an INSERT is not kept
+    kept = {"preserve_rowcount": True}
+    result = await connection.execute(insert(outbox).from_select([*names, "operation"], events), execution_options=kept)
     await notify(connection)
     return result.rowcount
 
