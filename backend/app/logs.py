@@ -1,6 +1,7 @@
 """Log lines on stderr: JSON for machines, or text for people, one line each; and the request that a line is about.
 
-No line quotes what was remembered, searched for, or is secret. Exceptions are therefore shown by their type and place
+No line quotes what was remembered, searched for, or is secret, and none names a tenant: it has the hash that is in the
+names of the tenant's collections. Exceptions are therefore shown by their type and place
 without their message, which may quote anything; what operators need to know is said in a message of our own.
 """
 
@@ -15,6 +16,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
+
+from app.core.memory.tenant import without_names
 
 Format = Literal["auto", "json", "text"]
 
@@ -140,7 +143,7 @@ def _message(record: logging.LogRecord) -> str:
     message = record.getMessage()
     if record.name == "asyncio":  # its further lines show the exception of a task, with all that it says
         message = message.partition("\n")[0]
-    return message[:MAX_MESSAGE]
+    return without_names(message[:MAX_MESSAGE])
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
