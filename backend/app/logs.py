@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -45,8 +46,7 @@ def configure(level: str, form: Format) -> None:
     Libraries would log queries, headers and documents. uvicorn's lines take our form; it logs no access lines: ours
     do that (`app.access`).
     """
-    text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    _handler.setFormatter(TextLines() if text else JsonLines())
+    _handler.setFormatter(_formatter(form))
     root = logging.getLogger()
     if _handler not in root.handlers:
         root.addHandler(_handler)
@@ -59,6 +59,19 @@ def configure(level: str, form: Format) -> None:
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
     access.propagate = False
+
+
+def lines() -> logging.Formatter:
+    """The form that LOG_FORMAT of the environment names, for a process of which the settings are not read.
+
+    That is the parent of uvicorn's workers, by `--log-config uvicorn-logs.json`.
+    """
+    return _formatter(os.environ.get("LOG_FORMAT", "auto"))
+
+
+def _formatter(form: str) -> logging.Formatter:
+    text = form == "text" or (form != "json" and sys.stderr.isatty())
+    return TextLines() if text else JsonLines()
 
 
 class _Stderr(logging.StreamHandler[TextIO]):

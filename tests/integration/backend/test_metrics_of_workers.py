@@ -94,8 +94,6 @@ class Several:
 def several(folder: Path, database_url: str, *, before: Sequence[str] = ()) -> Iterator[Several]:
     """Chroma is not needed; the folder `numbers` is shared."""
     variables = settings_of(database_url, free_port(), {"PROMETHEUS_MULTIPROC_DIR": str(folder / "numbers")})
-    # a stopped worker is not to be taken for one that hangs
-    variables["UVICORN_TIMEOUT_WORKER_HEALTHCHECK"] = "120"
     with service(folder, variables, workers=WORKERS, before=before) as api:
         parent = api.process.pid
         if before:

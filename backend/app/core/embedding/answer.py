@@ -19,7 +19,7 @@ from app.core.errors import WrongDimension
 MAX_WORDS = 200
 # A run of a text this long in a message gives the text away, and so does what the message puts in quotation marks.
 _TELLTALE = 12
-_QUOTED = re.compile(r"""'([^']{4,})'|"([^"]{4,})"|`([^`]{4,})`|“([^”]{4,})”|‘([^’]{4,})’""")
+_QUOTED = re.compile(r"""'([^']{4,})'|"([^"]{4,})"|`([^`]{4,})`|“([^”]{4,})”""")
 
 
 class NotAnAnswer(ValueError):
