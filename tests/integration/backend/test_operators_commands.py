@@ -66,7 +66,7 @@ def test_a_file_that_is_somebody_elses_is_left_alone(app: App, tmp_path: Path) -
     for content, reason in (
         (
             app("keys", "issue", "--user", "bob", "--project", "first").out,
-            "holds a valid key of bob/first, not of ann/",
+            "holds a valid key of bob/first, not of ann",
         ),
         ("root:x:0:0\n", "holds something that is no key"),
         ("\udcff\n", "holds something that is no key"),
