@@ -18,7 +18,8 @@ MAX_TOKEN_FILE_BYTES = 4096
 ONNX_DIMENSION = 384
 
 _TOKEN_CHARACTERS = frozenset(string.ascii_letters + string.digits + string.punctuation)
-_SECRETS = {"chroma_auth_token", "database_url", "embedding_api_key"}
+# What is not shown when it is wrong; a URL is also where somebody may have put a key.
+_SECRETS = {"chroma_auth_token", "database_url", "embedding_api_key", "embedding_url"}
 
 
 class Settings(BaseSettings):

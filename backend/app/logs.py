@@ -1,6 +1,7 @@
 """Log lines on stderr: JSON for machines, or text for people, one line each; and the request that a line is about.
 
-No line quotes what was remembered, searched for, or is secret. Exceptions are therefore shown by their type and place
+No line quotes what was remembered, searched for, or is secret, and none names a tenant: it has the hash that is in the
+names of the tenant's collections. Exceptions are therefore shown by their type and place
 without their message, which may quote anything; what operators need to know is said in a message of our own.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, TextIO
+
+from app.core.memory.tenant import without_names
 
 Format = Literal["auto", "json", "text"]
 
@@ -42,8 +46,7 @@ def configure(level: str, form: Format) -> None:
     Libraries would log queries, headers and documents. uvicorn's lines take our form; it logs no access lines: ours
     do that (`app.access`).
     """
-    text = form == "text" or (form == "auto" and sys.stderr.isatty())
-    _handler.setFormatter(TextLines() if text else JsonLines())
+    _handler.setFormatter(_formatter(form))
     root = logging.getLogger()
     if _handler not in root.handlers:
         root.addHandler(_handler)
@@ -56,6 +59,19 @@ def configure(level: str, form: Format) -> None:
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
     access.propagate = False
+
+
+def lines() -> logging.Formatter:
+    """The form that LOG_FORMAT of the environment names, for a process of which the settings are not read.
+
+    That is the parent of uvicorn's workers, by `--log-config uvicorn-logs.json`.
+    """
+    return _formatter(os.environ.get("LOG_FORMAT", "auto"))
+
+
+def _formatter(form: str) -> logging.Formatter:
+    text = form == "text" or (form != "json" and sys.stderr.isatty())
+    return TextLines() if text else JsonLines()
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -140,7 +156,7 @@ def _message(record: logging.LogRecord) -> str:
     message = record.getMessage()
     if record.name == "asyncio":  # its further lines show the exception of a task, with all that it says
         message = message.partition("\n")[0]
-    return message[:MAX_MESSAGE]
+    return without_names(message[:MAX_MESSAGE])
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:

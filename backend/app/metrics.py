@@ -139,9 +139,24 @@ class Metrics:
         if self._shared is None:
             everything.register(_These(self._registry.collect()))
         else:
-            MultiProcessCollector(everything, str(self._shared))  # type: ignore[no-untyped-call]
+            everything.register(_Shared(self._shared))
         everything.register(_These(more))
         return generate_latest(everything)
+
+
+class _Shared(Collector):
+    """What all processes have in their files. One that begins at this moment may have an empty file for an instant."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterator[Metric]:
+        files = [str(path) for path in self._directory.glob("*.db") if path.stat().st_size > 0]
+        yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the files are read when somebody asks."""
+        return []
 
 
 class _These(Collector):

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from prometheus_client.core import Metric
+from prometheus_client.metrics import MetricWrapperBase
+
 from app import problems
 from app.config import Settings
+from app.metrics import OUTCOMES, Metrics
+from app.metrics_backlog import Backlog, metrics_of
 
 BACKEND = Path(__file__).resolve().parents[1]
 README = (BACKEND / "README.md").read_text(encoding="utf-8")
@@ -35,3 +40,30 @@ def test_readme_has_every_problem_with_its_status() -> None:
     told = {slug: int(status) for status, slugs in rows for slug in re.findall(r"`([a-z-]+)`", slugs)}
     known = {slug: status for slug, (status, _) in problems._KNOWN.items()}
     assert told == known | {"not-found": 404, "method-not-allowed": 405, "unexpected": 500}
+
+
+def test_readme_has_every_metric_with_its_type_and_labels_and_no_other() -> None:
+    text = README.split("\n## Metrics\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?)\| ", text, flags=re.MULTILINE)
+    told = [(name, kind, re.findall(r"`(\w+)`", labels)) for name, kind, labels in rows]
+    metrics = Metrics()
+    _ = metrics.index  # an index worker's, which are made when there is one
+    known = [
+        (_name(family), family.type, list(collector._labelnames))
+        for collector in metrics.registry._collector_to_names
+        if isinstance(collector, MetricWrapperBase)
+        for family in collector.collect()
+    ]
+    backlog = metrics_of(Backlog(events=1, oldest_seconds=1.0, dead_letters=1))
+    known += [(family.name, family.type, [*family.samples[0].labels]) for family in backlog]
+    assert sorted(told) == sorted(known)
+
+
+def _name(family: Metric) -> str:
+    """As Prometheus shows it."""
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def test_readme_says_what_can_become_of_a_record() -> None:
+    (row,) = re.findall(r"^\| `chroma_stack_index_records_total` .*$", README, flags=re.MULTILINE)
+    assert re.findall(r"`([a-z]+)`", row.split(":", 2)[2]) == list(OUTCOMES)

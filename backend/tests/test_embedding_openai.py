@@ -312,3 +312,23 @@ def test_words_that_quote_the_text_or_the_key_are_not_repeated(
             make().embed([text])
         assert "s3cret" not in str(caught.value)
         assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "repeated"),
+    [
+        ("the token 's3cret' is unknown", False),
+        ("the token `s3cret` is unknown", False),
+        ("cannot embed …rd is a s3cret t…", False),
+        ("the input is longer than 512 tokens", True),
+        ("the model 'x' is not loaded", True),
+    ],
+)
+def test_a_part_of_a_text_is_not_repeated_either(
+    server: EmbeddingServer, make: Make, words: str, repeated: bool
+) -> None:
+    text = "the longer word is a s3cret told to nobody"
+    server.judge = refusing(lambda given: given == text, 400, words)
+    with pytest.raises(TextRefused) as caught:
+        make().embed([text])
+    assert (words in str(caught.value)) is repeated

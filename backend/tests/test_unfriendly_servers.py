@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromadb.errors import InternalError
 
+from app.core.chroma.failures import Purpose, Target, translate
 from support.service import Serve
 
 Talk = Callable[[socket.socket, threading.Event], None]
@@ -198,3 +200,12 @@ def http(port: int) -> dict[str, Any]:
         "chroma_resolve_seconds": 0,
         "search_degraded": False,
     }
+
+
+@pytest.mark.parametrize("error", [InternalError("at 's3cret'"), RuntimeError("at 's3cret'")])
+@pytest.mark.parametrize("remote", [True, False])
+def test_what_it_says_of_a_filter_is_not_repeated(error: Exception, remote: bool) -> None:
+    """Such errors are logged."""
+    target = Target("Chroma", remote)
+    assert "s3cret" in str(translate(error, target))
+    assert "s3cret" not in str(translate(error, target, Purpose.FILTERED))

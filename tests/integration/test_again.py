@@ -10,8 +10,9 @@ import pytest
 
 from chromactl.compare import Comparison
 from chromactl.stores.snapshot import SnapshotStore
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database, assert_holds
+from support.ended import Ended
 from support.records import Made, batch_of, menagerie, nasty, plain
 from support.servers import chroma_server
 from support.trees import tree

@@ -13,8 +13,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database, assert_holds
+from support.ended import Ended
 from support.forwarder import answering
 from support.ports import free_port
 from support.process import run_unprivileged

@@ -9,8 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import DEFAULT, Database, assert_holds, same_database
+from support.ended import Ended
 from support.forwarder import forwarder
 from support.moments import Watch
 from support.process import running

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database
 from support.embedding_server import MODEL, EmbeddingServer, Spoil, embedding_server
+from support.ended import Ended
 from support.records import Made, plain
 
 Pair = tuple[Database, Database]

@@ -12,8 +12,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from support.command import Ended
 from support.databases import Database, assert_holds, new_database
+from support.ended import Ended
 from support.process import last_line, running
 from support.records import Made, Record, vectors
 from support.servers import Server, chroma_server

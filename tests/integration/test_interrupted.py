@@ -10,8 +10,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database, assert_holds
+from support.ended import Ended
 from support.process import Running, children, lives, running
 from support.records import Made, nasty, plain
 from support.servers import chroma_server

@@ -11,8 +11,9 @@ import orjson
 import pytest
 import yaml
 
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database, assert_holds, same_database
+from support.ended import Ended
 from support.migrations import Watched, watched
 from support.records import Made, Record, plain
 from support.servers import Server

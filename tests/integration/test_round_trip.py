@@ -23,8 +23,9 @@ from chromactl.stores.directory import DirectoryStore
 from chromactl.stores.http_target import HttpTarget
 from chromactl.stores.json_file import JsonStore, JsonTarget
 from chromactl.stores.snapshot import SnapshotStore, SnapshotTarget
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database, assert_holds, assert_same_metadata, new_database
+from support.ended import Ended
 from support.generated import made, reproducible
 from support.records import Made, Record, batch_of
 from support.servers import Server, Version

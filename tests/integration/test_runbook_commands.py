@@ -17,8 +17,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from support.command import Ended
 from support.databases import Database, assert_holds
+from support.ended import Ended
 from support.forwarder import forwarder
 from support.moments import Watch
 from support.records import Made, plain

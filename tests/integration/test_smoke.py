@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from chromactl.embedding import hashing_embeddings
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database
+from support.ended import Ended
 from support.records import Made, Record
 
 Pair = tuple[Database, Database]

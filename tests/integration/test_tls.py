@@ -13,8 +13,9 @@ from chromactl.options import access
 from chromactl.stores.opening import open_source, open_target
 from chromactl.stores.transport import Network
 from support.certificates import Authority, authority
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import assert_holds, new_database
+from support.ended import Ended
 from support.forwarder import Forwarder, forwarder
 from support.records import Made, batch_of, plain, spec_of
 from support.servers import Server

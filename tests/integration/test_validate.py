@@ -13,8 +13,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # ships no types
 
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database, new_database, same_database
+from support.ended import Ended
 from support.migrations import in_snapshot
 from support.records import Made, plain
 from support.servers import CHECKOUT, Server, Version

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.cli.main import main
 from app.config import Settings
+from support.ended import Ended
 from support.loggers import loggers_as_they_were
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """Stdout, which is one JSON object."""
-        parsed: dict[str, Any] = json.loads(self.out)
-        return parsed
-
-    @property
-    def complaint(self) -> str:
-        """Stderr, which is one line, and nothing on stdout."""
-        assert self.out == ""
-        (line,) = self.err.splitlines()
-        return line
-
 
 App = Callable[..., Ended]
 

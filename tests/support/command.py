@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from chromactl import cli
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The one object on stdout."""
-        body: dict[str, Any] = json.loads(self.out)
-        return body
-
-    @property
-    def complaint(self) -> str:
-        """The one line that stderr must be."""
-        assert "Traceback" not in self.err, self.err
-        lines = [line for line in self.err.splitlines() if line]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("chromactl: "), self.err
-        return lines[0]
-
+from support.ended import Ended
 
 Chromactl = Callable[..., Ended]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +67,15 @@ def _base64(vector: np.ndarray[Any, Any]) -> str:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
+class _Quiet(ThreadingHTTPServer):
+    """Says nothing of clients that hung up, which many a test has them do."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Told on stderr, but for that."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 @contextmanager
 def embedding_server(dimension: int, key: str | None = None) -> Iterator[EmbeddingServer]:
     """The server, until the block ends."""
@@ -87,7 +97,7 @@ def embedding_server(dimension: int, key: str | None = None) -> Iterator[Embeddi
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Quiet(("127.0.0.1", 0), Handler)
     state = EmbeddingServer(f"http://127.0.0.1:{server.server_address[1]}/v1", dimension, key)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from chromactl.stores.snapshot import SnapshotStore
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database
+from support.ended import Ended
 from support.forwarder import WRITES, forwarder
 from support.moments import Watch
 from support.records import Record

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.command import Chromactl, Ended
+from support.command import Chromactl
 from support.databases import Database, assert_holds
+from support.ended import Ended
 from support.records import Made, nasty, plain
 
 Pair = tuple[Database, Database]

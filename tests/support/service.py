@@ -173,9 +173,9 @@ class Service:
 
 
 def uvicorn_argv(port: int, workers: int = 1) -> list[str]:
-    """The command that operators run."""
+    """The command that operators run; on a busy host workers are given time."""
     argv = [sys.executable, "-m", "uvicorn", "app.main:app", "--host", "127.0.0.1", "--port", str(port)]
-    return argv if workers == 1 else [*argv, "--workers", str(workers)]
+    return argv if workers == 1 else [*argv, "--workers", str(workers), "--timeout-worker-healthcheck", "60"]
 
 
 def run_app(

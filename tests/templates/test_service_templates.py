@@ -150,3 +150,28 @@ def test_postgresql_takes_only_passwords_over_loopback() -> None:
 def test_no_template_holds_a_date_or_a_machine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"ansible_date_time|now\(|ansible_hostname|/home/", text)
+
+
+def api_command(**variables: Any) -> list[str]:
+    """What role `api` has run."""
+    (run, _) = yaml.safe_load((ROLES / "api/tasks/service.yml").read_text(encoding="utf-8"))
+    process = {"python": "/p/python", "log_settings": "/p/etc/uvicorn-logs.json"}
+    words: list[str] = value("api", "words", words=run["vars"]["process_command"], service_process=process, **variables)
+    return words
+
+
+def test_the_workers_parent_is_patient_and_logs_as_they_do() -> None:
+    words = api_command()
+    assert "--timeout-worker-healthcheck=60" in words
+    assert "--log-config=/p/etc/uvicorn-logs.json" in words
+    assert "--timeout-worker-healthcheck=90" in api_command(api_worker_healthcheck_seconds=90)
+    # uvicorn knows each of these options
+    from uvicorn.main import main
+
+    known = {option for parameter in main.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {word.split("=")[0] for word in words if word.startswith("--")} <= known
+
+
+def test_the_form_of_its_lines_comes_from_the_checkout_and_stays_text() -> None:
+    text = value("service", "__service_log_settings_text", service_checkout=str(ROLES.parent))
+    assert text == (ROLES.parent / "backend/uvicorn-logs.json").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 
 import click
@@ -52,6 +53,8 @@ def app(context: click.Context) -> None:
 
 def main() -> None:
     """The console script."""
+    # The API's workers add up what lies there. What a command or an index worker counts is not theirs.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     try:
         app.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

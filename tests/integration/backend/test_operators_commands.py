@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import stat
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from app.cli.main import main
-
-App = Callable[..., tuple[int, str, str]]
+from support.app_command import App, app_in
+from support.ended import Ended
 
 
 @pytest.fixture
-def app(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> App:
-    """Run `app …` with a database of its own: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["app", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return run
+def app(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> App:
+    """The command line, with a database of its own."""
+    return app_in(tmp_path, {"DATABASE_URL": database_url}, monkeypatch, capfd)
 
 
-def said(ended: tuple[int, str, str]) -> dict[str, Any]:
-    """The one object on stdout."""
-    code, out, err = ended
-    assert code == 0, err
-    answer: dict[str, Any] = json.loads(out)
-    return answer
+def said(ended: Ended) -> dict[str, Any]:
+    """What it says when it went well."""
+    assert ended.code == 0, ended.err
+    return ended.json
 
 
 def test_the_schema_is_made_once_and_a_dry_run_makes_nothing(app: App, database_url: str) -> None:
@@ -83,21 +64,24 @@ def test_a_file_that_is_somebody_elses_is_left_alone(app: App, tmp_path: Path) -
     path = tmp_path / "a.key"
     ensure = ("keys", "ensure", "--user", "ann", "--project", "first", "--file", str(path))
     for content, reason in (
-        (app("keys", "issue", "--user", "bob", "--project", "first")[1], "holds a valid key of bob/first, not of ann/"),
+        (
+            app("keys", "issue", "--user", "bob", "--project", "first").out,
+            "holds a valid key of bob/first, not of ann",
+        ),
         ("root:x:0:0\n", "holds something that is no key"),
         ("\udcff\n", "holds something that is no key"),
     ):
         path.write_bytes(content.encode(errors="surrogateescape"))
-        code, out, err = app(*ensure)
-        assert (code, out) == (3, "")
-        assert reason in err
+        ended = app(*ensure)
+        assert (ended.code, ended.out) == (3, "")
+        assert reason in ended.complaint
         assert path.read_bytes() == content.encode(errors="surrogateescape")
 
 
 def test_no_key_is_issued_that_cannot_be_kept(app: App, database_url: str, tmp_path: Path) -> None:
     said(app("database", "upgrade", "--json"))
-    code, _, err = app("keys", "ensure", "--user", "a", "--project", "b", "--file", str(tmp_path / "absent" / "a.key"))
-    assert code == 3
-    assert "cannot be written: No such file or directory" in err
+    ended = app("keys", "ensure", "--user", "a", "--project", "b", "--file", str(tmp_path / "absent" / "a.key"))
+    assert ended.code == 3
+    assert "cannot be written: No such file or directory" in ended.complaint
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM api_keys").fetchone() == (0,)

@@ -83,23 +83,23 @@ def translate(error: BaseException, target: Target, purpose: Purpose = Purpose.L
         return RecordsRefused(f"{target} refused the records: {_short(error)}.")
     if not target.remote and purpose is Purpose.WRITE and isinstance(error, ChromaError):
         return ChromaFailed(f"{target} failed ({error.name()}): {_short(error)}.", hint="See whether its disk is full.")
+    # an error of Chroma's own is logged, and what it says of a filter may quote that
+    words = "" if purpose is Purpose.FILTERED else f": {_short(error)}"
     if not target.remote:
         return ChromaUnavailable(
-            f"{target} cannot be used: {type(error).__name__}: {_short(error)}.",
+            f"{target} cannot be used: {type(error).__name__}{words}.",
             hint="See whether it is a database of this Chroma version or older, writable, and its disk not full.",
         )
     if isinstance(error, RateLimitError):
         return ChromaUnavailable(f"{target} wants fewer requests (HTTP 429).", hint="Run fewer index workers.")
     if isinstance(error, ChromaError):
-        return ChromaFailed(
-            f"{target} answered with an error ({error.name()}): {_short(error)}.", hint="Look into its log."
-        )
+        return ChromaFailed(f"{target} answered with an error ({error.name()}){words}.", hint="Look into its log.")
     if isinstance(error.__context__, httpx.HTTPStatusError):
         return _status(error.__context__.response.status_code, target)
     if isinstance(error, (ValueError, KeyError, TypeError, AttributeError)):
         # an answer that is not JSON, or JSON of another shape
         return NotAChroma(f"{target} answers, but not as a Chroma server would.", hint=_ADDRESS_HINT)
-    return ChromaUnavailable(f"{target} failed: {type(error).__name__}: {_short(error)}.", hint="Look into its log.")
+    return ChromaUnavailable(f"{target} failed: {type(error).__name__}{words}.", hint="Look into its log.")
 
 
 def _is_about_records(error: BaseException) -> bool:

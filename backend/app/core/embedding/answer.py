@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from app.core.errors import WrongDimension
 
 MAX_WORDS = 200
-# A run of a text this long in a message gives the text away.
-_TELLTALE = 16
+# A run of a text this long in a message gives the text away, and so does what the message puts in quotation marks.
+_TELLTALE = 12
+_QUOTED = re.compile(r"""'([^']{4,})'|"([^"]{4,})"|`([^`]{4,})`|“([^”]{4,})”""")
 
 
 class NotAnAnswer(ValueError):
@@ -102,7 +104,10 @@ def said(content: bytes, secrets: Sequence[str]) -> str:
 
 
 def _quotes(words: str, secret: str) -> bool:
-    """Whether a longer part of the secret is in the words, or all of a short one."""
+    """Whether a part of the secret is in the words: a longer one, all of a short one, or one in quotation marks."""
     plain = " ".join(secret.split())
-    parts = [plain[start : start + _TELLTALE] for start in range(0, len(plain), _TELLTALE)]
-    return any(part in words for part in parts if len(part) == _TELLTALE or len(parts) == 1)
+    if len(plain) <= _TELLTALE:
+        return plain in words
+    runs = (words[start : start + _TELLTALE] for start in range(len(words) - _TELLTALE + 1))
+    quoted = ("".join(match.groups("")) for match in _QUOTED.finditer(words))
+    return any(part in plain for part in (*quoted, *runs))

@@ -121,8 +121,8 @@ class OpenAIEmbedder:
         """Tell a text that is refused from a provider that refuses everything."""
         try:
             self._ask([_HARMLESS])
-        except _Refused:
-            raise EmbeddingUnavailable(f"{self._target} refuses every text: {refusal}.", hint=_PLACE_HINT) from None
+        except _Refused as every:
+            raise EmbeddingUnavailable(f"{self._target} refuses every text: {every}.", hint=_PLACE_HINT) from None
         raise TextRefused(f"{self._target} refused the text: {refusal}.")
 
     def _ask(self, texts: list[str]) -> NDArray[float32]:

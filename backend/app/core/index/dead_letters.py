@@ -100,14 +100,14 @@ async def _slice(connection: AsyncConnection, selection: Selection, *, again: bo
     names = ["memory_id", "user_id", "project_id", "kind"]
     columns = [dead_letters.c[name] for name in names]
     taken = delete(dead_letters).where(dead_letters.c.id.in_(chosen)).returning(*columns).cte("taken")
-    if not again:
-        return int((await connection.execute(select(func.count()).select_from(taken))).scalar_one())
-    events = select(*[taken.c[name] for name in names], literal("replay"))
-    # or else the number of an INSERT is not kept
-    kept = {"preserve_rowcount": True}
-    result = await connection.execute(insert(outbox).from_select([*names, "operation"], events), execution_options=kept)
-    await notify(connection)
-    return result.rowcount
+    counted = select(func.count()).select_from(taken)
+    if again:
+        events = select(*[taken.c[name] for name in names], literal("replay"))
+        counted = counted.add_cte(insert(outbox).from_select([*names, "operation"], events).cte("events"))
+    number = int((await connection.execute(counted)).scalar_one())
+    if again:
+        await notify(connection)
+    return number
 
 
 def _letter(row: Any) -> Letter:

@@ -252,9 +252,9 @@ class Indexer:
         outcome.buried += 1
         # not the reason itself: it may quote what was refused
         log.error(
-            "memory %d of %s is a dead letter after %d attempts; see: app dead-letters list",
+            "memory %d of tenant %s is a dead letter after %d attempts; see: app dead-letters list",
             task.memory_id,
-            task.places[0].tenant,
+            task.places[0].tenant.mark,
             task.attempts + 1,
         )
 

@@ -12,6 +12,7 @@ Kind = Literal["memory", "passage"]
 _PREFIX: dict[Kind, str] = {"memory": "mem", "passage": "rag"}
 # Every name of a tenant's collection, and no other name that the service may be told to serve.
 _TENANT_COLLECTION = re.compile(r"(mem|rag)\.[a-z0-9-]{0,24}\.[0-9a-f]{32}")
+_NAMED = re.compile(r"\b(mem|rag)\.[a-z0-9-]{0,24}\.([0-9a-f]{32})\b")
 _READABLE = 24
 
 
@@ -42,6 +43,11 @@ class Tenant:
 
     def __str__(self) -> str:
         return f"{self.user_id}/{self.project_id}"
+
+
+def without_names(text: str) -> str:
+    """The text with the readable part of tenants' collection names left out: the hash in them says which they are."""
+    return _NAMED.sub(r"\1.*.\2", text)
 
 
 def is_tenant_collection(name: str) -> bool:
