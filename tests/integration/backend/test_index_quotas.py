@@ -16,7 +16,7 @@ from app.core.chroma.client import http_client
 from app.core.chroma.failures import Target
 from app.core.chroma.session import Session
 from app.core.chroma.writer import IndexWriter
-from support.databases import Database, new_database
+from support.databases import new_database
 from support.forwarder import Forwarder, Guard, forwarder
 from support.indexes import ANN, Place
 from support.indexing import Rig, drain, new_tenant, scenario
@@ -26,35 +26,24 @@ from support.servers import Server
 LONG = "ü" * 8_200
 
 
-def session_of(port: int, database: Database) -> Session:
-    settings = Settings(
-        chroma_mode="http", chroma_host="127.0.0.1", chroma_port=port, chroma_database=database.name, _env_file=None
-    )
+def session_of(url: str, database: str) -> Session:
+    port = int(url.rpartition(":")[2])
+    settings = Settings(chroma_mode="http", chroma_host="127.0.0.1", chroma_port=port, chroma_database=database)
     return Session(partial(http_client, settings), Target("Chroma", remote=True))
 
 
 @pytest.fixture
 def rig(ready_url: str, receiving: Server) -> Iterator[Rig]:
-    """What it reads of the index it reads without quotas."""
-    session = session_of(receiving.port, new_database(receiving))
+    session = session_of(receiving.url, new_database(receiving).name)
     yield Rig(ready_url, session, new_tenant())
     session.close()
 
 
 @contextmanager
-def behind(rig: Rig, guard: Guard) -> Iterator[tuple[IndexWriter, Forwarder]]:
-    """A writer of the rig's index that meets the quotas."""
-    client = rig.session.answer(lambda client: client)
-    address = str(client.api.get_api_url()).split("/api")[0]
-    with forwarder(address, guard=guard) as way:
-        settings = Settings(
-            chroma_mode="http",
-            chroma_host="127.0.0.1",
-            chroma_port=int(way.url.rpartition(":")[2]),
-            chroma_database=client.database,
-            _env_file=None,
-        )
-        session = Session(partial(http_client, settings), Target("Chroma", remote=True))
+def behind(rig: Rig, server: Server, guard: Guard) -> Iterator[tuple[IndexWriter, Forwarder]]:
+    """A writer of the rig's index whose requests pass the guard, while the rig itself reads without quotas."""
+    with forwarder(server.url, guard=guard) as way:
+        session = session_of(way.url, rig.session.answer(lambda client: client.database))
         try:
             yield IndexWriter(session), way
         finally:
@@ -73,9 +62,9 @@ def remember(rig: Rig, number: int, **metadata: Any) -> list[int]:
 
 @pytest.mark.parametrize("told", [True, False])
 @scenario
-async def test_the_worker_learns_how_much_it_may_write_and_read(rig: Rig, told: bool) -> None:
+async def test_the_worker_learns_how_much_it_may_write_and_read(rig: Rig, receiving: Server, told: bool) -> None:
     """Fewer results than records: what a record no longer has would stay where the old ones were cut off."""
-    with behind(rig, quotas(Limits(results=100, told=told))) as (writer, way):
+    with behind(rig, receiving, quotas(Limits(results=100, told=told))) as (writer, way):
         indexer = rig.indexer(rig.database(), writer=writer, batch_size=1000)
         ids = remember(rig, 700, old=1, same=2)
         (outcome,) = await drain(indexer)
@@ -95,12 +84,14 @@ async def test_the_worker_learns_how_much_it_may_write_and_read(rig: Rig, told: 
 
 @pytest.mark.parametrize("told", [True, False])
 @scenario
-async def test_a_record_over_a_quota_becomes_a_dead_letter_with_the_reason(rig: Rig, told: bool) -> None:
-    with behind(rig, quotas(Limits(told=told))) as (writer, way):
+async def test_a_record_over_a_quota_becomes_a_dead_letter_with_the_reason(
+    rig: Rig, receiving: Server, told: bool
+) -> None:
+    with behind(rig, receiving, quotas(Limits(told=told))) as (writer, way):
         indexer = rig.indexer(rig.database(), writer=writer, batch_size=1000, max_attempts=1)
         well = remember(rig, 150)
         long = [rig.remember(f"{LONG}{n}") for n in range(8)]
-        keys = rig.remember("keys", **{f"key{n}": n for n in range(40)})
+        keys = rig.insert({"content": "keys", "metadata": {f"key{n}": n for n in range(40)}})
         well += remember(rig, 150)
         (outcome,) = await drain(indexer)
         assert (outcome.indexed, outcome.buried) == (300, 9)
@@ -116,11 +107,11 @@ async def test_a_record_over_a_quota_becomes_a_dead_letter_with_the_reason(rig: 
 
 
 @scenario
-async def test_keys_that_only_have_to_go_do_not_count(rig: Rig) -> None:
-    with behind(rig, quotas(Limits())) as (writer, _):
+async def test_keys_that_only_have_to_go_do_not_count(rig: Rig, receiving: Server) -> None:
+    with behind(rig, receiving, quotas(Limits())) as (writer, _):
         indexer = rig.indexer(rig.database(), writer=writer, max_attempts=1)
         wide = {f"old{n}": n for n in range(25)}
-        changed, other = rig.remember("rain", **wide), rig.remember("rain", **wide)
+        changed, other = (rig.insert({"content": "rain", "metadata": wide}) for _ in range(2))
         await drain(indexer)
         rig.change(changed, "snow", **{f"new{n}": n for n in range(25)})
         rig.change(other, "snow", **{f"new{n}": n for n in range(32)})
@@ -134,7 +125,7 @@ async def test_keys_that_only_have_to_go_do_not_count(rig: Rig) -> None:
 
 @pytest.mark.parametrize("verb", ["upsert", "collections"])
 @scenario
-async def test_a_quota_of_the_whole_is_no_records_fault(rig: Rig, verb: str) -> None:
+async def test_a_quota_of_the_whole_is_no_records_fault(rig: Rig, receiving: Server, verb: str) -> None:
     name = "Collection size (records)" if verb == "upsert" else "Number of collections"
     words = f"Quota exceeded: '{name}' exceeded quota limit for action 'Add': current usage of 9 exceeds limit of 8"
     full = True
@@ -143,7 +134,7 @@ async def test_a_quota_of_the_whole_is_no_records_fault(rig: Rig, verb: str) -> 
         refused = full and path.endswith(f"/{verb}") and bool(body)
         return (422, {"error": "ChromaError", "message": words}) if refused else None
 
-    with behind(rig, guard) as (writer, way):
+    with behind(rig, receiving, guard) as (writer, way):
         indexer = rig.indexer(rig.database(), writer=writer, max_attempts=1)
         ids = remember(rig, 50)
         outcome = await indexer.step()
