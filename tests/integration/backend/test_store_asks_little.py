@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 from app.config import Settings
+from app.core.chroma.deadline import within
 from app.core.chroma.store import ChromaStore
 from app.core.chroma.stores import ChromaStores
-from app.core.errors import UnknownCollection
+from app.core.errors import ChromaTimeout, UnknownCollection
 from support.databases import Database, new_database
-from support.forwarder import Forwarder, Guard, forwarder
+from support.forwarder import Fault, Forwarder, Guard, forwarder
 from support.records import Made, plain
 from support.servers import Server
 
@@ -101,3 +103,24 @@ def test_a_list_that_comes_in_pages_is_read_to_its_end(chroma: Database) -> None
     with searching(chroma, two_at_once) as (store, _):
         assert set(store.collections()) == {f"many-{number}" for number in range(5)}
         assert set(store.listed()) == {f"many-{number}" for number in range(5)}
+
+
+def test_a_list_that_takes_longer_than_a_search_waits_is_waited_for(chroma: Database) -> None:
+    waited: list[str] = []
+
+    def slow(path: str, body: dict[str, Any]) -> None:
+        if urlsplit(path).path.endswith("/collections") and not waited:
+            waited.append(path)
+            threading.Event().wait(2.5)
+
+    with searching(chroma, slow) as (store, _), within(2.0):
+        assert store.find("late") is None
+        assert waited
+        assert len(store.query("many-3", VECTOR, 5)) == 2  # and the search has the rest of its time
+
+
+def test_a_server_that_hangs_over_a_name_is_not_waited_for(chroma: Database) -> None:
+    with searching(chroma) as (store, way), within(0.3):
+        way.faults.append(Fault("hang", on=("/collections/many-3",)))
+        with pytest.raises(ChromaTimeout):
+            store.query("many-3", VECTOR, 5)

@@ -12,6 +12,7 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from app.core.chroma.client import ChromaClient
+from app.core.chroma.deadline import set_aside
 from app.core.chroma.failures import Purpose
 from app.core.chroma.filters import CheckedWhere
 from app.core.chroma.hits import Hit, read_hits
@@ -32,7 +33,7 @@ class ChromaStore:
         self._known = Known(
             resolve_seconds,
             get=lambda name: session.run(lambda client: called(client, name)),
-            every=lambda: session.run(_list),
+            every=self._every,
         )
 
     def collections(self) -> Mapping[str, Collection]:
@@ -75,6 +76,11 @@ class ChromaStore:
             except UnknownCollection:
                 continue  # deleted since it was listed
         return counts
+
+    def _every(self) -> list[Collection]:
+        # of many thousands it may take longer than a search waits for Chroma, which would then be taken for dead
+        with set_aside():
+            return self.session.run(_list)
 
     def _query(
         self, collection: Collection, vector: NDArray[float32], limit: int, where: CheckedWhere | None
