@@ -171,8 +171,10 @@ def test_a_rotated_token_is_picked_up_without_a_failed_request(serve: Serve, tmp
     def talk(connection: socket.socket, _over: threading.Event) -> None:
         request = connection.recv(65536).decode()
         known = f"authorization: bearer {valid[0]}\r\n" in request.lower()
-        body = "[]" if "/collections" in request else '{"id":"1","name":"d","tenant":"t"}'
-        connection.sendall(_response("200 OK" if known else "401 Unauthorized", body if known else ""))
+        status, body = "200 OK", "[]" if "/collections" in request else '{"id":"1","name":"d","tenant":"t"}'
+        if "/collections/" in request:
+            status, body = "404 Not Found", '{"error":"NotFoundError","message":"it does not exist"}'
+        connection.sendall(_response(status if known else "401 Unauthorized", body if known else ""))
 
     file = tmp_path / "token"
     file.write_text("first\n")

@@ -35,7 +35,8 @@ def quotas(limits: Limits) -> Guard:
         over: Iterator[tuple[str, int, int]] = iter(())
         if verb == "get":
             # Without a limit there is no refusal, only fewer results.
-            body.setdefault("limit", limits.results)
+            if body.get("limit") is None:
+                body["limit"] = limits.results
             over = iter([("Limit value", body["limit"], limits.results)])
         elif verb == "delete":
             over = iter([("Number of records", len(body.get("ids", ())), limits.records)])

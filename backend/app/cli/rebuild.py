@@ -77,6 +77,8 @@ def rebuild(
     """
     with _site(settings, patience) as site:
         chosen = site.choose(user, project, kind)
+        for target in set(site.targets(new_run()).values()):
+            target.check()
         if dry_run:
             _dry(site, chosen, as_json=as_json)
             return

@@ -10,6 +10,8 @@ import pytest
 from app.config import Settings
 from app.core.chroma.stores import ChromaStores
 from app.core.chroma.writer import Entries, IndexWriter
+from support.databases import Database
+from support.indexes import ANN, Place
 from support.ports import free_port
 from support.servers import Version, chroma_server
 
@@ -50,3 +52,20 @@ def test_a_way_back_to_an_older_server_behind_the_same_address_is_noticed(tmp_pa
             writer.put(NAME, entries)
             assert [hit.id for hit in stores.memory.query(NAME, VECTORS[0], 5)] == ["memory_log_1"]
     stores.close()
+
+
+def test_a_rebuild_says_that_names_are_too_long_before_it_changes_anything(tmp_path: Path, ready_url: str) -> None:
+    with chroma_server(tmp_path / "chroma", version="0.6.3") as server:
+        place = Place(tmp_path, ready_url, Database(server))
+        place.remember(ANN, range(3))
+        place.without_events()
+        place.chroma.request("POST", "/collections", {"name": "notes"})
+        for more in ([], ["--dry-run"], ["--json"]):
+            ended = place.app("rebuild", *more)
+            assert (ended.returncode, ended.stdout) == (3, "")
+            (line,) = ended.stderr.splitlines()
+            assert "is version 0.6.3, which takes names of at most 63 characters" in line
+            assert "playbooks/migrate.yml" in line
+        assert place.chroma.names() == ["notes"]
+        assert place.sql("SELECT count(*) FROM memory_logs WHERE embedding IS NOT NULL") == [(0,)]
+        assert place.verify(code=4)["collections"][0]["missing"] == 3

@@ -228,7 +228,7 @@ async def test_a_collection_that_cannot_be_written_holds_up_only_its_own(rig: Ri
 
     def spoil(client: ChromaClient) -> None:
         vectors = np.ones((1, 2), dtype=np.float32)
-        client.upsert(client.bind(client.get_or_create(name)), ["x"], vectors, ["of another dimension"], [{"a": 1}])
+        client.upsert(client.get_or_create(name).id, ["x"], vectors, ["of another dimension"], [{"a": 1}])
 
     rig.session.answer(spoil)
     record = rig.remember()

@@ -298,6 +298,26 @@ def test_no_collection_is_replaced_by_a_worse_one(filled: Place) -> None:
     assert {one for one in before if after[one] == before[one]} == {name}
 
 
+@pytest.mark.parametrize(("model", "option"), [("another", []), ("hashing-32", ["--re-embed"])])
+def test_a_record_that_somebody_keeps_locked_is_not_left_out_without_a_word(
+    filled: Place, model: str, option: list[str]
+) -> None:
+    """Nobody waits for its lock to store its new embedding, and so the collection stays as it is."""
+    filled.rebuild()
+    name = ANN.collection("memory")
+    before = filled.chroma.description(name)["id"]
+    filled.sql("UPDATE memory_logs SET embedding_model = %s WHERE user_id = 'ann' AND kind = 'memory'", model)
+    with psycopg.connect(filled.url) as session:
+        locked = session.execute("SELECT max(id) FROM memory_logs WHERE user_id = 'ann' AND kind = 'memory'").fetchone()
+        assert locked is not None
+        session.execute("SELECT FROM memory_logs WHERE id = %s FOR UPDATE", locked)
+        said = filled.rebuild("--user", "ann", "--kind", "memory", *option, code=4)
+        assert f"locked, so that 1 records cannot be given their embeddings, as memory_log_{locked[0]}" in str(said)
+        assert filled.chroma.description(name)["id"] == before
+    assert filled.rebuild(*option)["embedded"] == (390 if option else 1)
+    filled.assert_indexed()
+
+
 def test_two_rebuilds_at_once_are_one(filled: Place) -> None:
     with psycopg.connect(filled.url, autocommit=True) as connection:
         held = connection.execute("SELECT pg_try_advisory_lock(%s)", [0x636873747262]).fetchall()

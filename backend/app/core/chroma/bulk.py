@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-import numpy as np
 from chromadb.types import Collection
 from numpy import float32
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.failures import Purpose
 from app.core.chroma.session import Session, T, Work
-from app.core.chroma.wire import Columns
+from app.core.chroma.wire import Columns, joined
 from app.core.chroma.writer import Entries, put_whole
 from app.core.errors import (
     ChromaFailed,
@@ -32,7 +31,6 @@ READ_RECORDS = 500
 READ_BYTES = 8 * 2**20
 DELETE_RECORDS = 1000
 _LONGEST_PAUSE = 5.0
-_NOTHING = Columns([], np.empty((0, 0), float32), [], [])
 
 
 class Patient:
@@ -90,8 +88,8 @@ class Bulk:
             self.chroma.run(partial(_remove, self.model, list(ids[start : start + DELETE_RECORDS])), Purpose.WRITE)
 
     def ids(self) -> list[str]:
-        """The ids of all records, taken at one moment."""
-        return self.chroma.run(lambda client: list(client.bind(self.model).get(include=[])["ids"]))
+        """The ids of all records: as of one moment, if Chroma gives them in one answer."""
+        return self.chroma.run(lambda client: client.ids(self.model))
 
     def count(self) -> int:
         """How many records it says it holds."""
@@ -100,16 +98,16 @@ class Bulk:
     def read(self, ids: Sequence[str]) -> tuple[Columns, list[str]]:
         """Those of these records that it holds, and the ids of those that it holds but cannot give back."""
         if not ids:
-            return _NOTHING, []
+            return joined([]), []
         try:
             return self.chroma.run(lambda client: client.read(self.model, ids), failures=int(len(ids) == 1)), []
         except ChromaFailed:
             self.count()  # a Chroma that cannot even count is in trouble as a whole
             if len(ids) == 1:
-                return _NOTHING, list(ids)
+                return joined([]), list(ids)
         half = len(ids) // 2
         (first, lost), (second, more) = self.read(ids[:half]), self.read(ids[half:])
-        return _joined(first, second), [*lost, *more]
+        return joined([first, second]), [*lost, *more]
 
     def answers(self, vector: NDArray[float32]) -> None:
         """Ask its index for a neighbour of vector (float32[dim]); raises ChromaFailed when it cannot answer."""
@@ -154,20 +152,9 @@ def _replace(model: Collection, entries: Entries, client: ChromaClient) -> None:
 
 
 def _remove(model: Collection, ids: list[str], client: ChromaClient) -> None:
-    client.bind(model).delete(ids=ids)
+    client.delete(model, ids)
 
 
 def _drop(model: Collection, name: str, client: ChromaClient) -> None:
     if client.get(name).id == model.id:
         client.drop(name)
-
-
-def _joined(first: Columns, second: Columns) -> Columns:
-    if not first.ids or not second.ids:
-        return first if first.ids else second
-    return Columns(
-        [*first.ids, *second.ids],
-        np.concatenate([first.vectors, second.vectors]),
-        [*first.documents, *second.documents],
-        [*first.metadatas, *second.metadatas],
-    )

@@ -9,9 +9,10 @@ nothing below them builds an embedding function from what the server has stored 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import numpy as np
@@ -31,6 +32,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from app.config import Settings
 from app.core.chroma import wire
 from app.core.chroma.deadline import set_deadline
+from app.core.chroma.quota import Quota
 
 _TOKEN_PROVIDER = "chromadb.auth.token_authn.TokenAuthClientProvider"  # noqa: S105 (a class, no secret)
 
@@ -59,6 +61,7 @@ class ChromaClient:
     tenant: str
     database: str
     token: SecretStr | None = None
+    quota: Quota = field(default_factory=Quota)
 
     def check_database(self) -> None:
         """Raise when tenant or database do not exist: listing them would merely be empty."""
@@ -66,7 +69,14 @@ class ChromaClient:
 
     def collections(self) -> list[CollectionModel]:
         """Every collection, as a description: id, name, metadata, configuration, dimension."""
-        return list(self.api.list_collections(tenant=self.tenant, database=self.database))
+        found: dict[UUID, CollectionModel] = {}
+        while True:
+            # without a limit first; a server may give fewer than there are, and no more in one page
+            number = len(found)
+            page = self.api.list_collections(number or None, number or None, tenant=self.tenant, database=self.database)
+            found.update((one.id, one) for one in page)
+            if len(found) == number:
+                return list(found.values())
 
     def get(self, name: str) -> CollectionModel:
         """The collection that has this name now."""
@@ -111,37 +121,55 @@ class ChromaClient:
         metadatas: Sequence[Mapping[str, Any]],
     ) -> None:
         """Add records to the collection of this id; those that are there already stay as they are."""
-        if isinstance(self.api, FastAPI):
-            wire.put(self.api, self._path(id_, "add"), ids, vectors, documents, metadatas)
-            return
-        rows, texts = list(metadatas), list(documents)
-        self.api._add(list(ids), id_, list(vectors), rows, texts, None, tenant=self.tenant, database=self.database)
+        self._put(id_, "add", ids, vectors, documents, metadatas)
 
     def upsert(
         self,
-        collection: Collection,
-        ids: list[str],
+        id_: UUID,
+        ids: Sequence[str],
         vectors: NDArray[float32],
-        documents: list[str],
-        metadatas: list[dict[str, Any]],
+        documents: Sequence[str],
+        metadatas: Sequence[Mapping[str, Any]],
     ) -> None:
         """Add or change records; vectors: float32[n, dim]. A null in metadata takes the key away."""
-        if isinstance(self.api, FastAPI):
-            wire.put(self.api, self._path(collection.id, "upsert"), ids, vectors, documents, metadatas)
-            return
-        rows: list[Mapping[str, Any]] = [*metadatas]
-        # Collection.upsert would not let a null pass, though server and directory take it
-        self.api._upsert(
-            collection.id, ids, list(vectors), rows, documents, None, tenant=self.tenant, database=self.database
-        )
+        self._put(id_, "upsert", ids, vectors, documents, metadatas)
+
+    def delete(self, collection: CollectionModel, ids: Sequence[str]) -> None:
+        """Remove these records."""
+        bound = self.bind(collection)
+        self.quota.remove(ids, lambda page: bound.delete(ids=page))
 
     def read(self, collection: CollectionModel, ids: Sequence[str]) -> wire.Columns:
         """Those of these records that the collection holds, whole and in no order."""
-        if isinstance(self.api, FastAPI):
-            return wire.get(self.api, self._path(collection.id, "get"), ids)
-        found = self.bind(collection).get(ids=list(ids), include=["embeddings", "documents", "metadatas"])
-        vectors = np.asarray(found["embeddings"], float32).reshape(len(found["ids"]), -1)
-        return wire.Columns(found["ids"], vectors, found["documents"] or [], found["metadatas"] or [])
+        return wire.joined(self.quota.read(ids, partial(self._page, collection)))
+
+    def metadatas(self, collection: CollectionModel, ids: Sequence[str]) -> dict[str, Mapping[str, Any] | None]:
+        """The metadata of those of these records that the collection holds, by id."""
+        bound = self.bind(collection)
+        found: dict[str, Mapping[str, Any] | None] = {}
+        for page in self.quota.read(ids, lambda some: bound.get(ids=some, limit=len(some), include=["metadatas"])):
+            found.update(zip(page["ids"], page["metadatas"] or [], strict=True))
+        return found
+
+    def ids(self, collection: CollectionModel) -> list[str]:
+        """The ids of all records: as of one moment, if the server gives them in one answer."""
+        bound = self.bind(collection)
+        found = bound.get(include=[])["ids"]
+        if len(found) >= (there := bound.count()):
+            return list(found)
+        # short without a word: by a limit that nobody named, or because records were just written
+        ids = dict.fromkeys(found)
+        for offset in (len(found), 0):  # what a delete shifted to a page that had been read is found the second time
+            while page := bound.get(limit=len(found) or 1, offset=offset, include=[])["ids"]:
+                ids.update(dict.fromkeys(page))
+                offset += len(page)
+            if len(ids) >= there:
+                break
+        return list(ids)
+
+    def version(self) -> str:
+        """Chroma's version; 1.0.0 of every server since."""
+        return str(self.api.get_version())
 
     def heartbeat(self) -> int:
         """Nanoseconds since 1970 by Chroma's clock."""
@@ -151,6 +179,36 @@ class ChromaClient:
         """The collection, ready to be asked. It is named by its id: a new name changes nothing."""
         # embedding_function=None: vectors come from our own provider, never from server configuration
         return Collection(client=self.api, model=model, embedding_function=None)
+
+    def _put(
+        self,
+        id_: UUID,
+        verb: Literal["add", "upsert"],
+        ids: Sequence[str],
+        vectors: NDArray[float32],
+        documents: Sequence[str],
+        metadatas: Sequence[Mapping[str, Any]],
+    ) -> None:
+        def send(part: slice) -> None:
+            if isinstance(self.api, FastAPI):
+                wire.put(self.api, self._path(id_, verb), ids[part], vectors[part], documents[part], metadatas[part])
+                return
+            # Collection.upsert would not let a null pass, though server and directory take it
+            rows, texts = list(metadatas[part]), list(documents[part])
+            of = {"tenant": self.tenant, "database": self.database}
+            if verb == "add":
+                self.api._add(list(ids[part]), id_, list(vectors[part]), rows, texts, None, **of)
+            else:
+                self.api._upsert(id_, list(ids[part]), list(vectors[part]), rows, texts, None, **of)
+
+        self.quota.write(documents, send)
+
+    def _page(self, collection: CollectionModel, ids: Sequence[str]) -> wire.Columns:
+        if isinstance(self.api, FastAPI):
+            return wire.get(self.api, self._path(collection.id, "get"), ids)
+        found = self.bind(collection).get(ids=list(ids), include=["embeddings", "documents", "metadatas"])
+        vectors = np.asarray(found["embeddings"], float32).reshape(len(found["ids"]), -1)
+        return wire.Columns(found["ids"], vectors, found["documents"] or [], found["metadatas"] or [])
 
     def _path(self, id_: UUID, verb: str) -> str:
         return f"/tenants/{self.tenant}/databases/{self.database}/collections/{id_}/{verb}"

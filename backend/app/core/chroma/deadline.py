@@ -27,6 +27,18 @@ def within(seconds: float | None) -> Iterator[None]:
         _of_thread.until = math.inf
 
 
+@contextmanager
+def set_aside() -> Iterator[None]:
+    """The time that the block takes does not count for `within`; each of its requests is bounded by its client's."""
+    until: float = getattr(_of_thread, "until", math.inf)
+    begun = time.monotonic()
+    _of_thread.until = math.inf
+    try:
+        yield
+    finally:
+        _of_thread.until = until + (time.monotonic() - begun)
+
+
 def set_deadline(client: httpx.Client, seconds: float) -> None:
     """Bound every request of the client.
 

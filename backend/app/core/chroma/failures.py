@@ -16,11 +16,13 @@ from chromadb.errors import (
     RateLimitError,
 )
 
+from app.core.chroma.quota import refusal
 from app.core.errors import (
     ChromaFailed,
     ChromaRefusedToken,
     ChromaTimeout,
     ChromaUnavailable,
+    CollectionUnwritable,
     ConnectionBroken,
     DimensionMismatch,
     FilterRefused,
@@ -79,6 +81,8 @@ def translate(error: BaseException, target: Target, purpose: Purpose = Purpose.L
         return DimensionMismatch(f"{target} refused the query's vector: {_short(error)}.")
     if purpose is Purpose.FILTERED and isinstance(error, InvalidArgumentError):
         return FilterRefused(f"{target} refused the filter: {_short(error)}.")
+    if purpose is Purpose.WRITE and (refused := refusal(error)) is not None and refused.of_the_whole:
+        return CollectionUnwritable(f"{target} takes no more: {_short(error)}.", hint="Have the quota raised.")
     if purpose is Purpose.WRITE and _is_about_records(error):
         return RecordsRefused(f"{target} refused the records: {_short(error)}.")
     if not target.remote and purpose is Purpose.WRITE and isinstance(error, ChromaError):
@@ -103,8 +107,8 @@ def translate(error: BaseException, target: Target, purpose: Purpose = Purpose.L
 
 
 def _is_about_records(error: BaseException) -> bool:
-    """Whether what was sent is at fault: refused as invalid (400, 422) or as too much (413)."""
-    if isinstance(error, InvalidArgumentError) or _NO_FORM in str(error):
+    """Whether what was sent is at fault: refused as invalid (400, 422), as too much (413), or by a quota."""
+    if isinstance(error, InvalidArgumentError) or _NO_FORM in str(error) or refusal(error) is not None:
         return True
     cause = error.__context__
     return isinstance(cause, httpx.HTTPStatusError) and cause.response.status_code in (400, 413, 422)

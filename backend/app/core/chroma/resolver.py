@@ -2,15 +2,13 @@
 
 Chroma resolves a name to an id once and from then on knows only the id. A migration swaps collections by
 renaming (`x` becomes `x--before-RUN`, then `x--mRUN` becomes `x`), and the old id goes on answering. So a
-name is resolved again on a short clock, and at once when the id is gone.
+name is resolved again on a short clock, and at once when the id is gone (app.core.chroma.known).
 """
 
 from __future__ import annotations
 
 import re
-import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from chromadb.types import Collection
@@ -20,6 +18,8 @@ from app.core.chroma.failures import is_not_found
 
 # Same pattern as chromactl.stores.names, which makes these names; a test holds the two together.
 _WORK = re.compile(r"(?P<name>.*)--(?P<kind>m|before-)(?P<run>\d{8}T\d{6}-[0-9a-f]{6})")
+# Chroma's own rule, without which a name of input would be a path of its API.
+_POSSIBLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,510}[A-Za-z0-9]", re.ASCII)
 # The run by which a rebuild calls what it replaces: always this one, so that a writer can ask for it by name.
 _REPLACED = "00000000T000000-000000"
 
@@ -54,6 +54,11 @@ def is_work_collection(name: str) -> bool:
     return _WORK.fullmatch(name) is not None
 
 
+def may_be_searched(name: str) -> bool:
+    """Whether a collection can have this name and is not a work collection."""
+    return _POSSIBLE.fullmatch(name) is not None and not is_work_collection(name)
+
+
 def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
     """The collections that have a name of their own, work collections left out.
 
@@ -79,21 +84,28 @@ def by_name(live: Iterable[Collection]) -> dict[str, Collection]:
     return named
 
 
+def called(client: ChromaClient, name: str) -> Collection | None:
+    """The collection that has the name, or that a rebuild has taken it from a moment ago; asked by name alone."""
+    for asked in (name, replaced_name(name)):
+        try:
+            # without the schema, which nobody here looks at and which is most of what would be kept
+            return client.get(asked).model_copy(update={"name": name, "serialized_schema": None})
+        except Exception as error:
+            if not is_not_found(error):
+                raise
+    return None
+
+
 def present(client: ChromaClient, name: str) -> Collection:
     """The collection that is meant by the name at this moment; chromadb's NotFoundError when there is none.
 
     Between the two renames of a swap that is the old one, for writers as for searchers. So a swap that was cut off
     there costs nothing, whenever somebody sees to it.
     """
-    # a rebuild's by its name, which is always the same; the list of all collections may be long
-    for asked in (name, replaced_name(name)):
-        try:
-            return client.get(asked)
-        except Exception as error:
-            if not is_not_found(error):
-                raise
+    # by name first: the list of all collections may be long
+    found = called(client, name) or by_name(client.collections()).get(name)
     # the name once more, because the second rename may have come in between
-    return by_name(client.collections()).get(name) or client.get(name)
+    return found or client.get(name)
 
 
 def present_or_new(client: ChromaClient, name: str) -> Collection:
@@ -104,35 +116,3 @@ def present_or_new(client: ChromaClient, name: str) -> Collection:
         if not is_not_found(error):
             raise
         return client.get_or_create(name)
-
-
-Listing = Callable[[], list[Collection]]
-
-
-class Resolver:
-    """The collections by name, at most `ttl` seconds old. Safe to share between threads."""
-
-    def __init__(self, ttl: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ttl = ttl
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._known: Mapping[str, Collection] = {}
-        self._generation = 0
-        self._expires = float("-inf")
-
-    def known(self, ask: Listing) -> Mapping[str, Collection]:
-        """Every collection but the work collections of migrations; `ask` lists all when time is up."""
-        if self._clock() >= self._expires:
-            return self.refreshed(ask)
-        return self._known
-
-    def refreshed(self, ask: Listing) -> Mapping[str, Collection]:
-        """The same, asked for now. Threads that want this at once share one answer."""
-        seen = self._generation
-        with self._lock:
-            if self._generation == seen:
-                asked = self._clock()
-                self._known = by_name(ask())
-                self._expires = asked + self._ttl
-                self._generation += 1
-            return self._known

@@ -12,10 +12,12 @@ from numpy import float32
 from numpy.typing import NDArray
 
 from app.core.chroma.client import ChromaClient
+from app.core.chroma.deadline import set_aside
 from app.core.chroma.failures import Purpose
 from app.core.chroma.filters import CheckedWhere
 from app.core.chroma.hits import Hit, read_hits
-from app.core.chroma.resolver import Resolver, by_name
+from app.core.chroma.known import Known
+from app.core.chroma.resolver import by_name, called, may_be_searched
 from app.core.chroma.session import Session
 from app.core.errors import ChromaUnavailable, DimensionMismatch, UnknownCollection
 from app.core.memory.tenant import is_tenant_collection
@@ -28,34 +30,41 @@ class ChromaStore:
 
     def __init__(self, session: Session, resolve_seconds: float) -> None:
         self.session = session
-        self._resolver = Resolver(resolve_seconds)
+        self._known = Known(
+            resolve_seconds,
+            get=lambda name: session.run(lambda client: called(client, name)),
+            every=self._every,
+        )
 
     def collections(self) -> Mapping[str, Collection]:
-        """The collections by name, work collections of migrations left out; at most the clock old."""
-        return self._resolver.known(lambda: self.session.run(_list))
+        """All collections by name, work collections of migrations left out; at most the clock old."""
+        return self._known.all()
 
-    def collections_now(self) -> Mapping[str, Collection]:
-        """The same, asked of Chroma at this moment."""
-        return self._resolver.refreshed(lambda: self.session.run(_list))
+    def find(self, name: str) -> Collection | None:
+        """The collection of this name, at most the clock old; None when there is none now, or it is a work collection.
+
+        The name may be anything.
+        """
+        return self._known.find(name) if may_be_searched(name) else None
 
     def query(self, name: str, vector: NDArray[float32], limit: int, where: CheckedWhere | None = None) -> list[Hit]:
         """The `limit` records nearest to vector (float32[dim]), nearest first.
 
         Raises UnknownCollection, DimensionMismatch, FilterRefused, ChromaUnavailable.
         """
-        collection = self.collections().get(name)
+        collection = self.find(name)
         if collection is not None:
             try:
                 return self._query(collection, vector, limit, where)
             except UnknownCollection:
                 log.info("the id of collection %s is gone; its name is resolved again", name)
-        collection = self.collections_now().get(name)
+            collection = self._known.find(name, gone=collection.id)
         if collection is None:
             raise UnknownCollection(f"There is no collection {name}.")
         return self._query(collection, vector, limit, where)
 
     def listed(self) -> dict[str, Collection]:
-        """The same, whatever happened a moment ago: for who wants to know whether Chroma is there."""
+        """All collections, whatever happened a moment ago: for who wants to know whether Chroma is there."""
         return by_name(self.session.answer(_list))
 
     def counts(self, collections: Iterable[Collection]) -> dict[str, int]:
@@ -67,6 +76,11 @@ class ChromaStore:
             except UnknownCollection:
                 continue  # deleted since it was listed
         return counts
+
+    def _every(self) -> list[Collection]:
+        # of many thousands it may take longer than a search waits for Chroma, which would then be taken for dead
+        with set_aside():
+            return self.session.run(_list)
 
     def _query(
         self, collection: Collection, vector: NDArray[float32], limit: int, where: CheckedWhere | None

@@ -35,6 +35,19 @@ class Columns(NamedTuple):
     metadatas: Sequence[Mapping[str, Any] | None]
 
 
+def joined(pages: Sequence[Columns]) -> Columns:
+    """The pages as one; those without records count for nothing."""
+    full = [page for page in pages if page.ids]
+    if len(full) < 2:
+        return full[0] if full else Columns([], np.empty((0, 0), float32), [], [])
+    return Columns(
+        [id_ for page in full for id_ in page.ids],
+        np.concatenate([page.vectors for page in full]),
+        [document for page in full for document in page.documents],
+        [metadata for page in full for metadata in page.metadatas],
+    )
+
+
 def put(
     api: FastAPI,
     path: str,

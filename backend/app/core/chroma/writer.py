@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.failures import Purpose, is_not_found
+from app.core.chroma.quota import refusal
 from app.core.chroma.resolver import present, present_or_new
 from app.core.chroma.session import Session
 from app.core.errors import (
@@ -96,9 +97,22 @@ def put_whole(client: ChromaClient, model: Collection, entries: Entries, replaci
     """As IndexWriter.put, to the collection of this id, whatever its name; `replacing`: what may be there already."""
     metadatas = _without_what_was_there(client, model, entries, replacing)
     try:
-        client.upsert(client.bind(model), list(entries.ids), entries.vectors, list(entries.documents), metadatas)
+        client.upsert(model.id, entries.ids, entries.vectors, entries.documents, metadatas)
     except (TypeError, ValueError) as error:  # of the client, which has no form to send this in
         raise RecordsRefused(f"Chroma's client does not take the records: {error}") from error
+    except Exception as error:
+        if not _only_leaving(error, entries, metadatas):
+            raise
+        client.delete(model, entries.ids)
+        client.upsert(model.id, entries.ids, entries.vectors, entries.documents, entries.metadatas)
+
+
+def _only_leaving(error: Exception, entries: Entries, metadatas: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether one record has too many keys for a quota only because those that are to be taken away were counted."""
+    refused = refusal(error)
+    if refused is None or not refused.of_the_keys or refused.limit is None or len(entries.ids) > 1:
+        return False
+    return len(entries.metadatas[0]) <= refused.limit < len(metadatas[0])
 
 
 class _Sent:
@@ -129,7 +143,7 @@ def _remove(name: str, ids: list[str], sent: _Sent, client: ChromaClient) -> Non
             raise
         return
     with sent:
-        client.bind(model).delete(ids=ids)
+        client.delete(model, ids)
 
 
 def _without_what_was_there(
@@ -137,8 +151,7 @@ def _without_what_was_there(
 ) -> list[dict[str, Any]]:
     metadatas = [dict(metadata) for metadata in entries.metadatas]
     if ids := list(replacing):
-        before = client.bind(model).get(ids=ids, include=["metadatas"])
-        known = dict(zip(before["ids"], before["metadatas"] or [], strict=True))
+        known = client.metadatas(model, ids)
         for id_, metadata in zip(entries.ids, metadatas, strict=True):
             for key in known.get(id_) or {}:
                 metadata.setdefault(key, None)

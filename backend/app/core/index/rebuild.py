@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 SMALL = 500
 _ROUNDS = 20
 _CLOSING = 30
+_BREATH = 0.25
 
 
 @dataclass(slots=True)
@@ -194,6 +195,12 @@ class Rebuild:
             self._answering(staged, fill)
             if self._swapped(part, target, staged, fill, outages):
                 return
+            self._stop.pause(_BREATH)
+        if locked := self._tools.ledger.difference(part).ids():
+            raise RebuildFailed(
+                f"Some session keeps rows of PostgreSQL locked, so that {len(locked)} records cannot be given their "
+                f"embeddings, as {index_id(locked[0])}; end that session (pg_locks), then try again."
+            )
         raise RebuildFailed("More is written than can be caught up with; try again when less is.")
 
     def _answering(self, staged: Bulk, fill: Fill) -> None:
@@ -236,6 +243,8 @@ class Rebuild:
             if len(found) > 2 * SMALL:
                 return False
             fill.catch_up(found)
+            if len(ledger.difference(part)):
+                return False  # left out, because somebody has locked it; what comes from now on has an event
             if (count := staged.count()) != (number := len(fill.expected())):
                 raise RebuildFailed(f"The new collection counts {count} records and should hold {number}.")
             self._no_worse(target, part, fill)

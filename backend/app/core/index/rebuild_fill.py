@@ -62,6 +62,7 @@ class Fill:
         self._lock = threading.Lock()
         self._most = max(TROUBLES, part.records // 20)
         self._counted = False
+        self._anew = False
         self.troubles: dict[int, str] = {}
         self.refused: set[int] = set()
         self.embedded = 0
@@ -71,7 +72,7 @@ class Fill:
     def load(self, *, anew: bool) -> None:
         """Everything, once; with `anew` every embedding is made again."""
         self._tools.ledger.begin()
-        self._counted = True
+        self._counted, self._anew = True, anew
         self._through(Piece(rows, anew=anew) for rows in self._tools.source.pages(self._part))
         self._counted = False
 
@@ -82,7 +83,9 @@ class Fill:
             self._bulk.remove([index_id(id_) for id_ in found.gone])
             ledger.forget(found.gone)
             self._settled(found.gone)
-        self._through(Piece(rows, replacing=True) for rows in source.some(self._part, [*found.fresh, *found.changed]))
+        # what is not loaded yet may be what somebody had locked, so that its new embedding could not be stored
+        self._through(Piece(rows, anew=self._anew, replacing=True) for rows in source.some(self._part, found.fresh))
+        self._through(Piece(rows, replacing=True) for rows in source.some(self._part, found.changed))
         self.caught_up += len(found)
 
     def expected(self) -> set[str]:

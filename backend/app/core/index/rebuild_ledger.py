@@ -57,6 +57,10 @@ class Difference:
     def __len__(self) -> int:
         return len(self.fresh) + len(self.changed) + len(self.gone)
 
+    def ids(self) -> list[int]:
+        """All of them."""
+        return [*self.fresh, *self.changed, *self.gone]
+
 
 class Ledger:
     """The ledger of one part at a time. One thread at a time uses it, and nobody else its connection."""

@@ -18,7 +18,7 @@ from app.core.chroma.bulk import Bulk, Patient
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.failures import is_not_found
 from app.core.chroma.resolver import by_name, replaced_name, staged_name, work_of
-from app.core.errors import RebuildFailed, ServiceError, UnknownCollection
+from app.core.errors import RebuildFailed, ServiceError, StartupError, UnknownCollection
 from app.core.flow import Stop
 from app.core.memory.tenant import is_tenant_collection
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 RUN = "rebuild"
 # Beyond the searchers' own clock: for a search that has just been given the old collection's id.
 GRACE_SECONDS = 2.0
+_OLD_NAMES = 63
 _KEPT_SETTINGS = ("ef_construction", "ef_search", "max_neighbors", "resize_factor", "sync_threshold")
 
 
@@ -59,6 +60,17 @@ class Target:
         self._seconds = seconds + GRACE_SECONDS
         self._stop = stop
         self._replaced: list[tuple[float, Bulk, str]] = []
+
+    def check(self) -> None:
+        """Raise StartupError when this Chroma does not take the names of what a rebuild makes beside the live ones."""
+        version = self.chroma.run(lambda client: client.version())
+        if version.startswith("0."):
+            raise StartupError(
+                f"{self.chroma.session.target} is version {version}, which takes names of at most {_OLD_NAMES} "
+                "characters, and those that a rebuild needs are longer.",
+                hint="Move to Chroma 1.x (playbooks/migrate.yml), then rebuild; until then app replay writes records "
+                "again, and app verify compares.",
+            )
 
     def live(self, name: str) -> Bulk | None:
         """The collection that has the name now."""

@@ -7,11 +7,11 @@ does, if it had no event and was the same in PostgreSQL before and after the ind
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any
+from uuid import UUID
 
 from app.core.chroma.bulk import Bulk, pages_of
 from app.core.chroma.hits import metric_of
@@ -131,14 +131,24 @@ class _Check:
     def __init__(self, site: Site, part: Part) -> None:
         self._site = site
         self._part = part
-        chroma = site.chroma[part.kind]
-        self._bulk: Bulk | None = None
-        with suppress(UnknownCollection):
-            self._bulk = Bulk(chroma, chroma.run(partial(present, name=part.collection)))
+        self._bulk = self._live()
         self._suspects: set[str] = set()
 
+    def _live(self) -> Bulk | None:
+        chroma = self._site.chroma[self._part.kind]
+        try:
+            return Bulk(chroma, chroma.run(partial(present, name=self._part.collection)))
+        except UnknownCollection:
+            return None
+
     def run(self, advance: Callable[[int], None]) -> Checked | None:
-        """The comparison; None where neither side has anything."""
+        """The comparison; None where neither side has anything. Raises UnknownCollection too."""
+        checked = self._compared(advance)
+        if checked is not None and not checked.same and _id(self._live()) != _id(self._bulk):
+            raise UnknownCollection(f"Another {self._part.collection} took its place while it was compared.")
+        return checked
+
+    def _compared(self, advance: Callable[[int], None]) -> Checked | None:
         part = self._part
         there = set(self._bulk.ids()) if self._bulk else set()
         if not there and not part.records:
@@ -196,7 +206,10 @@ class _Check:
             before.update(zip(rows.ids, rows.versions, strict=True))
             wrong |= self._wrong(rows)
         gone = [id_ for id_ in ids if id_ not in before]
-        left = set(self._bulk.read(list(map(index_id, gone)))[0].ids) if self._bulk else set()
+        left: set[str] = set()
+        if self._bulk:
+            columns, unreadable = self._bulk.read(list(map(index_id, gone)))
+            left.update(columns.ids, unreadable)
         after: dict[int, int] = dict(connection.execute(_VERSIONS, [ids]).fetchall())
         again: list[int] = []
         for id_ in ids:
@@ -212,6 +225,10 @@ class _Check:
             elif name in wrong:
                 checked.different[name] = wrong[name]
         return again
+
+
+def _id(bulk: Bulk | None) -> UUID | None:
+    return bulk.model.id if bulk else None
 
 
 def _apart(names: set[str]) -> tuple[list[str], list[int]]:

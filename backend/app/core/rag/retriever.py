@@ -122,20 +122,18 @@ class Retriever:
         configured = [name for name in self._shared if name != EVERY]
         names = list(dict.fromkeys(requested if requested is not None else configured))
         mine = tenant.collection("passage")
-        live = self._store.collections()
-        # one's first document, too, is found as soon as it is indexed
-        if not live.keys() >= {*names, *([mine] if question.own else [])}:
-            live = self._store.collections_now()
-        absent = [name for name in names if name not in live or not self.serves(name)]
+        live = {name: found for name in names if self.serves(name) and (found := self._store.find(name))}
+        absent = [name for name in names if name not in live]
         if absent and requested is not None:
             raise UnknownCollection(f"There is no collection {', '.join(absent)}.")
         if absent:
             raise _missing(absent)
         if requested is None and EVERY in self._shared:
-            names = sorted({*names, *filter(self.serves, live)})
+            live |= {name: found for name, found in self._store.collections().items() if self.serves(name)}
+            names = sorted(live)
         metrics = {name: metric_of(live[name]) for name in names}
-        if question.own and mine in live:
-            metrics["your own documents"] = metric_of(live[mine])
+        if question.own and (own := self._store.find(mine)):
+            metrics["your own documents"] = metric_of(own)
             names.append(mine)
         if len(set(metrics.values())) > 1:
             raise MixedMetrics(
