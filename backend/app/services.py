@@ -128,7 +128,7 @@ class AppServices:
             session.called = self.metrics.chroma(name)
 
 
-def _services(request: Request) -> AppServices:
+async def _services(request: Request) -> AppServices:
     return cast(AppServices, request.app.state.services)
 
 

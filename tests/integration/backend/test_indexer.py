@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 
 import numpy as np
@@ -28,8 +28,12 @@ from app.core.errors import (
     TextRefused,
 )
 from app.core.index import vectors
+from app.core.index import worker as worker_module
 from app.core.index.indexer import Unexpected
+from app.core.index.progress import Progress
 from app.core.index.tombstones import Tombstones
+from app.core.index.wakeup import Wakeup
+from app.core.index.worker import Worker
 from app.core.memory.tenant import Kind, Tenant
 from support.indexing import PickyEmbedder, Rig, drain, new_tenant, scenario
 from support.service import DIMENSION
@@ -419,6 +423,64 @@ async def test_a_writer_does_not_wait_for_a_worker_that_stands_still_where_it_ke
         with psycopg.connect(rig.url, options="-c lock_timeout=1s") as writer:
             writer.execute("UPDATE memory_logs SET embedding_model = 'another'")
     assert rig.sql("SELECT embedding_model FROM memory_logs") == [("another",)]
+
+
+@asynccontextmanager
+async def working(rig: Rig, writer: IndexWriter) -> AsyncIterator[list[int]]:
+    """A worker of two batches at once, until the block ends; how many records each of its batches had."""
+    database = rig.database()
+    sizes: list[int] = []
+    worker = Worker(
+        rig.indexer(database, writer=writer),
+        Wakeup(database.url),
+        Progress(database),
+        Tombstones(database, 90),
+        concurrency=2,
+        poll_seconds=0.05,
+        observe=lambda outcome, _: sizes.append(outcome.taken),
+    )
+    running = asyncio.create_task(worker.run())
+    try:
+        yield sizes
+    finally:
+        worker.stop()
+        await running
+
+
+@scenario
+async def test_what_comes_while_a_batch_is_in_hand_goes_into_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "PATIENCE_SECONDS", 60)
+    gate = Gate(rig.session)
+    gate.close()
+    async with working(rig, gate) as sizes:
+        rig.remember("the first")
+        await until(gate.reached)
+        for number in range(9):
+            rig.remember(f"meanwhile {number}")
+            await asyncio.sleep(0.05)
+        gate.opened.set()
+        while rig.events():
+            await asyncio.sleep(0.05)
+    assert sizes == [1, 9]
+
+
+@scenario
+async def test_nobody_waits_long_for_a_batch_that_is_slow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "PATIENCE_SECONDS", 0.1)
+    gate = Gate(rig.session)
+    gate.close()
+    async with working(rig, gate) as sizes:
+        slow = rig.remember("slow")
+        await until(gate.reached)
+        gate.reached.clear()
+        rig.remember("another")
+        await until(gate.reached)
+        assert rig.events() != []
+        gate.opened.set()
+        while rig.events():
+            await asyncio.sleep(0.05)
+    assert slow in rig.contents()
+    assert sizes == [1, 1]
 
 
 @scenario

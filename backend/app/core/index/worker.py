@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.index.batch import Outcome
@@ -22,6 +23,8 @@ MAX_REST_SECONDS = 5.0
 REMIND_SECONDS = 60.0
 # Events that come together are written together, and workers do not all look at the same moment.
 GATHER_SECONDS = 0.02
+# How long a batch waits for its turn, should the one before it take longer.
+PATIENCE_SECONDS = 1.0
 # Where nothing of a batch could be written, so that the next is not tried at once.
 BREATH_SECONDS = 0.5
 # How long the end may take to tell others which records a lost connection left in doubt.
@@ -54,6 +57,9 @@ class Worker:
         self._ready = ready
         self._observe = observe
         self._trouble = _Trouble()
+        # A write of a few records costs Chroma nearly as much as one of fifty (docs/decisions.md), so while there is no
+        # backlog there is one batch at a time: what comes meanwhile goes into the next.
+        self._turn = asyncio.Lock()
 
     async def run(self) -> None:
         """Index until `stop` is called."""
@@ -80,12 +86,16 @@ class Worker:
 
     async def _loop(self) -> None:
         failures = 0
-        while not self._wakeup.ended:
+        backlog = False
+        while True:
             limit = self._indexer.limit
-            started = time.perf_counter()
             try:
-                with self._progress.batch():
-                    outcome = await self._indexer.step()
+                async with self._in_turn(backlog):
+                    if self._wakeup.ended:
+                        return
+                    started = time.perf_counter()
+                    with self._progress.batch():
+                        outcome = await self._indexer.step()
             except ServiceError as error:
                 self._trouble.came(error)
                 if isinstance(error, Unexpected) and self._indexer.limit > 1:
@@ -94,6 +104,7 @@ class Worker:
                 failures += 1
                 continue
             failures = 0
+            backlog = outcome.taken >= limit
             self._trouble.went(outcome)
             self._progress.did(outcome)
             if outcome.taken:
@@ -103,8 +114,22 @@ class Worker:
                 await self._wakeup.rest(random.uniform(0, GATHER_SECONDS))  # noqa: S311 (no secret)
             elif outcome.held == outcome.taken:
                 await self._wakeup.rest(BREATH_SECONDS)
-            elif outcome.taken >= limit:
+            elif backlog:
                 self._wakeup.wake()  # there is work for two
+
+    @asynccontextmanager
+    async def _in_turn(self, backlog: bool) -> AsyncIterator[None]:
+        """Where no backlog is, one after the other; but nobody waits long for somebody else's slow batch."""
+        held = False
+        if not backlog:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    held = await self._turn.acquire()
+        try:
+            yield
+        finally:
+            if held:
+                self._turn.release()
 
     async def _last_word(self) -> None:
         """Have records in doubt indexed again by others."""

@@ -44,13 +44,13 @@ class Memories:
             "document_id": document_id,
             "raw_data": [to_jsonb(raw_data) for raw_data in contents],
         }
-        async with self._database.begin() as connection:
+        async with self._database.autocommit() as connection:
             rows = await connection.execute(_INSERT, values)
             return sorted(map(_record, rows), key=lambda record: record.id)
 
     async def get(self, tenant: Tenant, memory_id: int) -> Record:
         """The record; UnknownMemory when the tenant has none of this id."""
-        async with self._database.begin() as connection:
+        async with self._database.autocommit() as connection:
             result = await connection.execute(select(*_COLUMNS).where(*self._mine(tenant, memory_id)))
             return _found(result.one_or_none(), memory_id)
 
@@ -59,7 +59,7 @@ class Memories:
         query = select(*_COLUMNS).where(*self._mine(tenant)).order_by(memory_logs.c.id.desc()).limit(limit)
         if before is not None:
             query = query.where(memory_logs.c.id < before)
-        async with self._database.begin() as connection:
+        async with self._database.autocommit() as connection:
             return [_record(row) for row in await connection.execute(query)]
 
     async def change(self, tenant: Tenant, memory_id: int, changes: Mapping[str, Any]) -> Record:
@@ -68,13 +68,13 @@ class Memories:
         statement = (
             update(memory_logs).where(*self._mine(tenant, memory_id)).values(raw_data=_JOINED).returning(*_COLUMNS)
         )
-        async with self._database.begin() as connection:
+        async with self._database.autocommit() as connection:
             result = await connection.execute(statement, {"changes": to_jsonb(changes)})
             return _found(result.one_or_none(), memory_id)
 
     async def remove(self, tenant: Tenant, memory_id: int) -> None:
         """Delete it; UnknownMemory."""
-        async with self._database.begin() as connection:
+        async with self._database.autocommit() as connection:
             result = await connection.execute(delete(memory_logs).where(*self._mine(tenant, memory_id)))
             if result.rowcount == 0:
                 raise UnknownMemory(f"There is no memory {memory_id}.")
