@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -15,7 +16,7 @@ from pydantic import SecretStr
 
 from app.core.chroma.client import ChromaClient
 from app.core.chroma.session import Session
-from app.core.chroma.writer import IndexWriter
+from app.core.chroma.writer import Entries, IndexWriter
 from app.core.database.database import Database, database_url
 from app.core.embedding.hashing import HashingEmbedder
 from app.core.embedding.provider import EmbeddingProvider
@@ -186,3 +187,37 @@ class PickyEmbedder(HashingEmbedder):
             if any(word in text for text in texts):
                 raise error
         return super().embed(texts)
+
+
+class Gate(IndexWriter):
+    """A writer that can be held up, or made to say that it does not know, where it is about to write."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.opened.set()
+        self.error: Exception | None = None
+
+    def close(self) -> None:
+        self.reached.clear()
+        self.opened.clear()
+
+    def put(self, name: str, entries: Entries) -> None:
+        self._pass()
+        super().put(name, entries)
+
+    def remove(self, name: str, ids: Sequence[str]) -> None:
+        self._pass()
+        super().remove(name, ids)
+
+    def _pass(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(30)
+        if self.error is not None:
+            raise self.error
+
+
+async def until(event: threading.Event) -> None:
+    """Wait for something that happens in a thread."""
+    assert await asyncio.to_thread(event.wait, 30)
