@@ -212,8 +212,8 @@ def test_a_worker_that_was_stopped_in_its_request_leaves_nothing_stale(whole: St
     whole.until_indexed()
     for round_ in range(1, 6):
         whole.sql(NEW_ROUND, round_ * 2 - 1, caller.tenant.user_id)
-        session = stop_with_a_batch(whole, stalled)
-        assert whole.sql("SELECT pg_terminate_backend(%s, 10000)", session) == [(True,)]
+        for session in stop_with_a_batch(whole, stalled):
+            assert whole.sql("SELECT pg_terminate_backend(%s, 10000)", session) == [(True,)]
         whole.sql(NEW_ROUND, round_ * 2, caller.tenant.user_id)
         other = whole.begin_worker()
         until(lambda: whole.truth.waiting() == 0, "another worker has done it all")
@@ -227,13 +227,13 @@ def test_a_worker_that_was_stopped_in_its_request_leaves_nothing_stale(whole: St
     whole.assert_right()
 
 
-def stop_with_a_batch(whole: Stack, worker: Process) -> int:
-    """SIGSTOP to the worker while it holds a batch; the session that holds it."""
+def stop_with_a_batch(whole: Stack, worker: Process) -> list[int]:
+    """SIGSTOP to the worker while it holds a batch; its sessions that are in a transaction."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for _, session in whole.in_hand([worker]):
+        if whole.in_hand([worker]):
             os.kill(worker.pid, signal.SIGSTOP)
-            if (worker, session) in whole.in_hand([worker]):
-                return session
+            if sessions := [session for _, session in whole.in_hand([worker])]:
+                return sessions
             os.kill(worker.pid, signal.SIGCONT)
     raise AssertionError("the worker had no batch in hand")

@@ -187,7 +187,7 @@ def test_a_poison_record_holds_up_nobody_and_is_indexed_once_it_is_repaired(
     letter = tried_until_given_up(whole, memory)
     assert (letter["user"], letter["project"]) == (ann.tenant.user_id, ann.tenant.project_id)
     assert reason in letter["error"]
-    assert f"memory {memory} of {ann.tenant} is a dead letter after {ATTEMPTS} attempts" in whole.said()
+    assert f"memory {memory} of tenant {ann.tenant.mark} is a dead letter after {ATTEMPTS} attempts" in whole.said()
     assert whole.truth.waiting() == 0
     change(ann, memory, content="cured", metadata={"exactly": "cured"})
     whole.until_indexed()
