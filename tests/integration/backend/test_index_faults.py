@@ -93,7 +93,7 @@ def test_chroma_is_killed_while_5000_memories_are_written(whole: Stack, caller: 
     sample = range(0, WRITES, 20)
     found = asyncio.run(caller.each([search(number) for number in sample]))
     assert found == [[number] for number in sample]
-    assert "indexing waits: Chroma at" in whole.said()
+    assert "indexing waits: " in whole.said()  # whether refused or cut off, as each worker met it
     assert "indexing goes on after" in whole.said()
 
 
