@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import psycopg
 import pytest
 from pydantic import SecretStr
 
+from app.config import Settings
+from app.core.chroma.client import persistent_client
+from app.core.chroma.failures import Target
+from app.core.chroma.session import Session
 from app.core.database.database import database_url as parsed
 from app.core.database.upgrade import upgrade
+from support.indexing import Rig, new_tenant
 from support.postgres import Postgres
 from support.service import DIMENSION
 
@@ -56,3 +62,19 @@ def _ready(postgres: Postgres, template: str) -> str:
         connection.execute(f"DROP DATABASE {name}".encode())
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
     return url
+
+
+@pytest.fixture(scope="module")
+def index_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A Chroma directory of a module's own."""
+    path = tmp_path_factory.mktemp("index")
+    target = Target(f"The Chroma directory {path}", remote=False)
+    session = Session(partial(persistent_client, Settings(), path), target)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def index_rig(ready_url: str, index_directory: Session) -> Rig:
+    """An index worker's parts on that directory and a database of the test's own."""
+    return Rig(ready_url, index_directory, new_tenant())

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import psycopg
 import pytest
 
-from app.config import Settings
-from app.core.chroma.client import persistent_client
-from app.core.chroma.failures import Target
-from app.core.chroma.session import Session
 from app.core.chroma.writer import IndexWriter
 from app.core.embedding.hashing import HashingEmbedder
 from app.core.errors import DatabaseUnavailable
@@ -23,22 +18,13 @@ from app.core.index.progress import Progress
 from app.core.index.tombstones import Tombstones
 from app.core.index.wakeup import Wakeup
 from app.core.index.worker import Worker
-from support.indexing import Gate, Rig, drain, new_tenant, scenario, until
+from support.indexing import Gate, Rig, drain, scenario, until
 from support.service import DIMENSION
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    path = tmp_path_factory.mktemp("index")
-    target = Target(f"The Chroma directory {path}", remote=False)
-    session = Session(partial(persistent_client, Settings(), path), target)
-    yield session
-    session.close()
-
-
 @pytest.fixture
-def rig(ready_url: str, directory: Session) -> Rig:
-    return Rig(ready_url, directory, new_tenant())
+def rig(index_rig: Rig) -> Rig:
+    return index_rig
 
 
 @scenario

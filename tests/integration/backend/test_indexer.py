@@ -6,17 +6,13 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from app.config import Settings
-from app.core.chroma.client import ChromaClient, persistent_client
-from app.core.chroma.failures import Target
-from app.core.chroma.session import Session
+from app.core.chroma.client import ChromaClient
 from app.core.chroma.writer import IndexWriter
 from app.core.errors import (
     ChromaTimeout,
@@ -27,22 +23,13 @@ from app.core.errors import (
 from app.core.index.indexer import Unexpected
 from app.core.index.tombstones import Tombstones
 from app.core.memory.tenant import Kind, Tenant
-from support.indexing import Gate, PickyEmbedder, Rig, drain, new_tenant, scenario, until
+from support.indexing import Gate, PickyEmbedder, Rig, drain, scenario, until
 from support.service import DIMENSION
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    path = tmp_path_factory.mktemp("index")
-    target = Target(f"The Chroma directory {path}", remote=False)
-    session = Session(partial(persistent_client, Settings(), path), target)
-    yield session
-    session.close()
-
-
 @pytest.fixture
-def rig(ready_url: str, directory: Session) -> Rig:
-    return Rig(ready_url, directory, new_tenant())
+def rig(index_rig: Rig) -> Rig:
+    return index_rig
 
 
 @contextmanager
